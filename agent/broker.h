@@ -1,0 +1,17 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The only process that keeps privileges. Fixed-size requests from the agent; each is checked
+ * against the owner's policy here, whatever the agent has checked already. One worker at a time. It
+ * ends when the agent does, and takes the worker with it. Run by os_broker_fork().
+ */
+#ifndef TRAWL_AGENT_BROKER_H
+#define TRAWL_AGENT_BROKER_H
+
+struct broker_settings {
+    const char *policy_path;
+};
+
+/* For os_broker_fork(): `context` is a struct broker_settings. */
+int broker_run(int fd, void *context);
+
+#endif

@@ -1,0 +1,98 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * What passes between the agent and its broker: fixed-size structs, one per message, over a socket
+ * pair on one machine between two halves of one program. Invariant: no field of a request is a
+ * length or a pointer that the broker follows; every text is terminated before use. Shared by
+ * broker.c, worker.c and broker_client.c.
+ */
+#ifndef TRAWL_AGENT_BROKER_WIRE_H
+#define TRAWL_AGENT_BROKER_WIRE_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "agent/os/counters.h"
+#include "agent/os/process.h"
+#include "agent/os/stacks.h"
+#include "common/err.h"
+
+#define BROKER_MAGIC 0x54524B31u
+#define BROKER_PROCESSES_MAX 16
+#define BROKER_IO_MAX 32
+#define BROKER_KIND_SIZE 16
+
+enum broker_op {
+    BROKER_RESOLVE = 1, /* which processes match */
+    BROKER_RUN,     /* take one kind of one process; bytes go to the descriptor that comes along */
+    BROKER_STOP,    /* kill the worker that runs */
+    BROKER_READ_IO, /* I/O counters of processes */
+    BROKER_USAGE    /* what the broker itself costs */
+};
+
+struct broker_selector {
+    char name[64];
+    char unit[128];
+    uint32_t pid;
+    uint32_t port;
+};
+
+struct broker_run {
+    char kind[BROKER_KIND_SIZE];
+    uint64_t order;
+    uint32_t pid;
+    uint32_t pause_max_us;
+    uint64_t start_ticks;
+    uint64_t deadline_us;   /* from now */
+    int64_t from_us, to_us; /* window, host wall time */
+    uint64_t at_mono_us;    /* begin at this instant; 0: at once */
+};
+
+struct broker_request {
+    uint32_t magic;
+    uint32_t op;
+    uint64_t id; /* comes back in the reply */
+    union {
+        struct broker_selector resolve;
+        struct broker_run run;
+        struct {
+            uint32_t count;
+            uint32_t pids[BROKER_IO_MAX];
+        } io;
+    } body;
+};
+
+struct broker_found {
+    uint32_t count;   /* in `list` */
+    uint32_t matched; /* altogether */
+    struct os_process list[BROKER_PROCESSES_MAX];
+};
+
+/* Written by the worker, passed on by the broker. `stacks` holds pause and missing for every kind.
+ */
+struct broker_result {
+    uint64_t began_mono_us;
+    struct os_stacks_result stacks;
+};
+
+struct broker_usage {
+    uint64_t cpu_us, private_bytes, resident_bytes;
+};
+
+struct broker_reply {
+    uint32_t magic;
+    uint32_t op;
+    uint64_t id;
+    int32_t error; /* enum err */
+    char text[FAILURE_TEXT_SIZE];
+    union {
+        struct broker_found found;
+        struct broker_result result;
+        struct {
+            uint32_t count;
+            struct os_process_io list[BROKER_IO_MAX];
+        } io;
+        struct broker_usage usage;
+    } body;
+};
+
+#endif

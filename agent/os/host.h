@@ -1,0 +1,37 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The host as a whole: its facts, what it can give and why not, kernel messages. Called by the
+ * agent at start.
+ */
+#ifndef TRAWL_AGENT_OS_HOST_H
+#define TRAWL_AGENT_OS_HOST_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "common/buf.h"
+#include "common/err.h"
+
+/* Calls `each` with key and value: os, kernel, arch, cpus, memory, boot_time, ... */
+void os_host_facts(const char *root,
+                   void (*each)(void *context, const char *key, const char *value), void *context);
+
+/*
+ * Calls `each` for every capture kind and counter group this build knows: available here, or the
+ * reason why not ("needs root or CAP_SYS_PTRACE"). `broker`: a privileged broker is there.
+ */
+void os_host_caps(bool broker,
+                  void (*each)(void *context, const char *name, bool available, const char *reason),
+                  void *context);
+
+/* Kernel messages (/dev/kmsg). Open while privileged; reading later needs no privilege. */
+struct os_kernel_log;
+int os_kernel_log_open(struct os_kernel_log **out, struct failure *f); /* from now on */
+void os_kernel_log_close(struct os_kernel_log *log);
+/* Calls `each` for every new message of priority warning or worse; never blocks. */
+void os_kernel_log_read(struct os_kernel_log *log,
+                        void (*each)(void *context, int priority, uint64_t mono_us,
+                                     const char *text),
+                        void *context);
+
+#endif

@@ -1,0 +1,204 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Bringing equal stacks together. Invariant: every thread is in exactly one group; the order of
+ * groups depends on the stacks alone, not on the order of threads. Called by stacks.c.
+ */
+#include "agent/os/linux/stacks_text.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "common/text.h"
+
+/* qsort() has no context of its own; grouping is done by one worker, on one thread. */
+static const struct stacks_set *sorted;
+
+static int compare_place(const void *a, const void *b)
+{
+    const struct unwind_place *left = a, *right = b;
+    if (left->pc != right->pc)
+        return left->pc < right->pc ? -1 : 1;
+    return (int)left->exact - (int)right->exact;
+}
+
+static int compare_stack(const struct stacks_thread *a, const struct stacks_thread *b)
+{
+    if (a->count != b->count)
+        return a->count < b->count ? -1 : 1;
+    for (size_t i = 0; i < a->count; i++) {
+        int order = compare_place(&sorted->places[a->first + i], &sorted->places[b->first + i]);
+        if (order)
+            return order;
+    }
+    return 0;
+}
+
+static int compare_thread(const void *a, const void *b)
+{
+    const struct stacks_thread *left = &sorted->threads[*(const size_t *)a];
+    const struct stacks_thread *right = &sorted->threads[*(const size_t *)b];
+    int order = compare_stack(left, right);
+    return order ? order : left->tid < right->tid ? -1 : left->tid > right->tid;
+}
+
+static int compare_group(const void *a, const void *b)
+{
+    const struct stacks_group *left = a, *right = b;
+    if (left->count != right->count)
+        return left->count > right->count ? -1 : 1;
+    pid_t left_tid = sorted->threads[sorted->order[left->first]].tid;
+    pid_t right_tid = sorted->threads[sorted->order[right->first]].tid;
+    return left_tid < right_tid ? -1 : left_tid > right_tid;
+}
+
+static void make_groups(struct stacks_set *set)
+{
+    for (size_t i = 0; i < set->thread_count; i++)
+        set->order[i] = i;
+    qsort(set->order, set->thread_count, sizeof *set->order, compare_thread);
+    for (size_t i = 0; i < set->thread_count; i++) {
+        const struct stacks_thread *thread = &set->threads[set->order[i]];
+        if (i > 0 && compare_stack(&set->threads[set->order[i - 1]], thread) == 0)
+            set->groups[set->group_count - 1].count++;
+        else
+            set->groups[set->group_count++] = (struct stacks_group){.first = i, .count = 1};
+    }
+    qsort(set->groups, set->group_count, sizeof *set->groups, compare_group);
+}
+
+static const struct stacks_thread *leader(const struct stacks_set *set, size_t group)
+{
+    return &set->threads[set->order[set->groups[group].first]];
+}
+
+static void collect_known(struct stacks_set *set)
+{
+    size_t count = 0;
+    for (size_t i = 0; i < set->group_count; i++) {
+        const struct stacks_thread *thread = leader(set, i);
+        memcpy(set->known + count, set->places + thread->first, thread->count * sizeof *set->known);
+        count += thread->count;
+    }
+    qsort(set->known, count, sizeof *set->known, compare_place);
+    for (size_t i = 0; i < count; i++) {
+        if (set->known_count == 0 ||
+            compare_place(&set->known[set->known_count - 1], &set->known[i]) != 0)
+            set->known[set->known_count++] = set->known[i];
+    }
+}
+
+int stacks_group(struct stacks_set *set, struct failure *f)
+{
+    size_t places = 0;
+    set->order = calloc(set->thread_count + 1, sizeof *set->order);
+    set->groups = calloc(set->thread_count + 1, sizeof *set->groups);
+    if (!set->order || !set->groups)
+        return fail(f, ERR_NOMEM, "no memory to group %zu stacks", set->thread_count);
+    sorted = set;
+    make_groups(set);
+    for (size_t i = 0; i < set->group_count; i++)
+        places += leader(set, i)->count;
+    set->known = calloc(places + 1, sizeof *set->known);
+    if (set->known)
+        collect_known(set);
+    set->names = calloc(set->known_count + 1, sizeof *set->names);
+    if (!set->known || !set->names)
+        return fail(f, ERR_NOMEM, "no memory to name %zu frames", places);
+    return 0;
+}
+
+void stacks_set_done(struct stacks_set *set)
+{
+    free(set->threads);
+    free(set->places);
+    free(set->order);
+    free(set->groups);
+    free(set->known);
+    free(set->names);
+    memset(set, 0, sizeof *set);
+}
+
+const struct unwind_frame *stacks_name(const struct stacks_set *set, struct unwind_place place)
+{
+    static const struct unwind_frame unknown;
+    const struct unwind_place *found =
+        bsearch(&place, set->known, set->known_count, sizeof *set->known, compare_place);
+    return found ? &set->names[found - set->known] : &unknown;
+}
+
+/* ---- signature: http://www.isthe.com/chongo/tech/comp/fnv/ ---- */
+
+__extension__ typedef unsigned __int128 u128;
+
+static u128 fnv(u128 hash, const void *data, size_t size_bytes)
+{
+    const u128 prime = ((u128)1 << 88) + 0x13b;
+    const uint8_t *bytes = data;
+    for (size_t i = 0; i < size_bytes; i++)
+        hash = (hash ^ bytes[i]) * prime;
+    return hash;
+}
+
+static u128 fnv_frame(u128 hash, const struct unwind_frame *frame)
+{
+    const struct unwind_module *module = frame->module;
+    uint8_t offset[8];
+    if (module && module->build_id_bytes > 0 && !module->image)
+        hash = fnv(hash, module->build_id, module->build_id_bytes);
+    else if (module)
+        hash = fnv(hash, module->name, strlen(module->name));
+    hash = fnv(hash, "", 1);
+    if (!module || module->image)
+        return hash;
+    for (int i = 0; i < 8; i++)
+        offset[i] = (uint8_t)(frame->offset >> (8 * i));
+    return fnv(hash, offset, sizeof offset);
+}
+
+void stacks_signature(const struct stacks_set *set, const struct stacks_thread *thread,
+                      uint8_t out[16])
+{
+    u128 hash = ((u128)0x6c62272e07bb0142 << 64) | 0x62b821756295c58d;
+    for (size_t i = 0; i < thread->count; i++)
+        hash = fnv_frame(hash, stacks_name(set, set->places[thread->first + i]));
+    for (int i = 0; i < 16; i++)
+        out[i] = (uint8_t)(hash >> (8 * (15 - i)));
+}
+
+/* ---- the verdict's summary ---- */
+
+/* Joins what fits whole, so that no name is cut in two. */
+static void top_frames(const struct stacks_set *set, const struct stacks_thread *thread, char *out,
+                       size_t size_bytes)
+{
+    size_t used = 0;
+    out[0] = '\0';
+    for (size_t i = 0; i < thread->count; i++) {
+        const struct unwind_frame *frame = stacks_name(set, set->places[thread->first + i]);
+        char text[256];
+        const char *separator = i ? ";" : "";
+        if (frame->function)
+            text_format(text, sizeof text, "%s%s", separator, frame->function);
+        else if (frame->module)
+            text_format(text, sizeof text, "%s%s+0x%llx", separator, frame->module->name,
+                        (unsigned long long)frame->offset);
+        else
+            text_format(text, sizeof text, "%s??", separator);
+        size_t length = strlen(text);
+        if (used + length >= size_bytes)
+            return;
+        memcpy(out + used, text, length + 1);
+        used += length;
+    }
+}
+
+void stacks_tops(const struct stacks_set *set, struct os_stacks_result *result)
+{
+    result->top_count = 0;
+    for (size_t i = 0; i < set->group_count && i < OS_STACK_TOPS; i++) {
+        struct os_stack_top *top = &result->tops[result->top_count++];
+        memcpy(top->signature, set->groups[i].signature, sizeof top->signature);
+        top->threads = (uint32_t)set->groups[i].count;
+        top_frames(set, leader(set, i), top->frames, sizeof top->frames);
+    }
+}

@@ -1,0 +1,76 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Threads with equal stacks brought together, and written for people. Pure: no process, no file;
+ * names come through a callback, so that tests need no ELF. Called by stacks.c.
+ */
+#ifndef TRAWL_AGENT_OS_LINUX_STACKS_TEXT_H
+#define TRAWL_AGENT_OS_LINUX_STACKS_TEXT_H
+
+#include "agent/os/linux/unwind.h"
+#include "agent/os/stacks.h"
+
+#define STACKS_COMM_SIZE 32
+
+/* One thread: its places are [first, first + count) of the list. */
+struct stacks_thread {
+    pid_t tid;
+    char comm[STACKS_COMM_SIZE];
+    size_t first, count;
+    const char *why; /* why there are no more frames; NULL: they are all there */
+};
+
+/* Threads order[first .. first + count) have the stack of threads[order[first]]. */
+struct stacks_group {
+    size_t first, count;
+    uint8_t signature[16];
+};
+
+struct stacks_set {
+    struct stacks_thread *threads;
+    size_t thread_count;
+    struct unwind_place *places;
+    /* Made by stacks_group(). */
+    size_t *order;
+    struct stacks_group *groups; /* busiest first, then by lowest tid */
+    size_t group_count;
+    /* Every place of every group once, sorted, with its name. */
+    struct unwind_place *known;
+    struct unwind_frame *names;
+    size_t known_count;
+};
+
+/* Fills order, groups and known. ERR_NOMEM. */
+int stacks_group(struct stacks_set *set, struct failure *f);
+void stacks_set_done(struct stacks_set *set);
+
+/*
+ * FNV-1a, 128 bits, over each frame, innermost first: the module's build-id (without one: its
+ * name), a zero byte, and the address in its file as 8 bytes, low first. Of the vdso, which belongs
+ * to the kernel, only the name; of a place in no file, only the zero byte.
+ */
+void stacks_signature(const struct stacks_set *set, const struct stacks_thread *thread,
+                      uint8_t out[16]);
+/* The name of a place that stacks_group() has seen. */
+const struct unwind_frame *stacks_name(const struct stacks_set *set, struct unwind_place place);
+
+/* What stands at the head of the text. */
+struct stacks_head {
+    const char *process;
+    uint32_t pid;
+    int64_t wall_us;
+    uint64_t pause_us, expected_us;
+    size_t threads;
+    const char *missing;
+};
+
+/*
+ * Appends the text: head, groups, modules, folded lines. Groups that do not fit into out's limit
+ * are left out and counted in *left_out. ERR_LIMIT: not even the head fits; ERR_NOMEM.
+ */
+int stacks_write(const struct stacks_set *set, const struct stacks_head *head,
+                 const struct unwind_module *modules, size_t module_count, struct buf *out,
+                 size_t *left_out);
+/* The first groups, for the verdict. */
+void stacks_tops(const struct stacks_set *set, struct os_stacks_result *result);
+
+#endif

@@ -1,0 +1,393 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Unwinding and naming by libdw, the only file of the agent that includes it. Invariant: libdw
+ * never asks the process or the network for anything: registers and stacks come from the copy, code
+ * and tables from files that were opened before. Worker only, after the process was released.
+ * Called by stacks.c.
+ */
+#include "agent/os/linux/unwind.h"
+
+#include <dwarf.h>
+#include <elfutils/libdwfl.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+#include <unistd.h>
+
+#define REGISTERS 17 /* DWARF numbers 0 to 16 of x86-64: psABI, figure 3.36 */
+
+struct unwind {
+    struct unwind_files files;
+    Dwfl *dwfl;
+    pid_t pid;
+    /* The walk that is going on. */
+    const struct unwind_thread *thread;
+    struct unwind_place *places;
+    size_t count, max;
+    bool beyond_copy;
+    uint64_t lines_us;
+};
+
+/*
+ * libdw asks debuginfod servers through these, by loading a shared library. Defined here, they take
+ * the place of its own: no network, and no dlopen() in a static program.
+ */
+/* NOLINTBEGIN(bugprone-reserved-identifier) */
+int __libdwfl_debuginfod_find_executable(Dwfl *dwfl, const unsigned char *id, size_t id_bytes);
+int __libdwfl_debuginfod_find_debuginfo(Dwfl *dwfl, const unsigned char *id, size_t id_bytes);
+void __libdwfl_debuginfod_end(void *client);
+
+int __libdwfl_debuginfod_find_executable(Dwfl *dwfl, const unsigned char *id, size_t id_bytes)
+{
+    (void)dwfl;
+    (void)id;
+    (void)id_bytes;
+    return -1;
+}
+
+int __libdwfl_debuginfod_find_debuginfo(Dwfl *dwfl, const unsigned char *id, size_t id_bytes)
+{
+    return __libdwfl_debuginfod_find_executable(dwfl, id, id_bytes);
+}
+
+void __libdwfl_debuginfod_end(void *client)
+{
+    (void)client;
+}
+/* NOLINTEND(bugprone-reserved-identifier) */
+
+static uint64_t now_us(void)
+{
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (uint64_t)t.tv_sec * 1000000 + (uint64_t)t.tv_nsec / 1000;
+}
+
+/* ---- what libdw calls ---- */
+
+/* Hands over the file or image that was opened before; libdw closes what it gets. */
+static int give_elf(Dwfl_Module *handle, void **data, const char *name, Dwarf_Addr base,
+                    char **file_name, Elf **elf)
+{
+    (void)handle;
+    (void)name;
+    (void)base;
+    struct unwind_module *module = *data;
+    if (module->image && !module->missing) {
+        *elf = elf_memory((char *)module->image, module->image_bytes);
+        return -1;
+    }
+    if (module->fd < 0)
+        return -1;
+    *file_name = strdup(module->path);
+    int fd = module->fd;
+    module->fd = -1;
+    return fd;
+}
+
+/* One thread at a time is walked; libdw asks for "the next" until there is none. */
+static pid_t give_thread(Dwfl *dwfl, void *argument, void **thread_argument)
+{
+    (void)dwfl;
+    struct unwind *unwind = argument;
+    if (*thread_argument)
+        return 0;
+    *thread_argument = unwind;
+    return unwind->thread->tid;
+}
+
+static bool give_this_thread(Dwfl *dwfl, pid_t tid, void *argument, void **thread_argument)
+{
+    (void)dwfl;
+    (void)tid;
+    *thread_argument = argument;
+    return true;
+}
+
+static bool give_memory(Dwfl *dwfl, Dwarf_Addr address, Dwarf_Word *result, void *argument)
+{
+    (void)dwfl;
+    struct unwind *unwind = argument;
+    const struct unwind_thread *thread = unwind->thread;
+    uint64_t offset = address - thread->stack_start;
+    if (address < thread->stack_start || offset > thread->stack_bytes ||
+        thread->stack_bytes - offset < sizeof *result) {
+        unwind->beyond_copy = true;
+        return false;
+    }
+    memcpy(result, thread->stack + offset, sizeof *result);
+    return true;
+}
+
+static bool give_registers(Dwfl_Thread *handle, void *argument)
+{
+    const struct user_regs_struct *r = ((struct unwind *)argument)->thread->regs;
+    const Dwarf_Word words[REGISTERS] = {r->rax, r->rdx, r->rcx, r->rbx, r->rsi, r->rdi,
+                                         r->rbp, r->rsp, r->r8,  r->r9,  r->r10, r->r11,
+                                         r->r12, r->r13, r->r14, r->r15, r->rip};
+    return dwfl_thread_state_registers(handle, 0, REGISTERS, words);
+}
+
+static int take_frame(Dwfl_Frame *frame, void *argument)
+{
+    struct unwind *unwind = argument;
+    struct unwind_place place;
+    Dwarf_Addr pc;
+    if (!dwfl_frame_pc(frame, &pc, &place.exact))
+        return DWARF_CB_ABORT;
+    if (unwind->count == unwind->max)
+        return DWARF_CB_ABORT;
+    place.pc = pc;
+    unwind->places[unwind->count++] = place;
+    return DWARF_CB_OK;
+}
+
+static const Dwfl_Callbacks file_callbacks = {.find_elf = give_elf,
+                                              .find_debuginfo = dwfl_standard_find_debuginfo};
+static const Dwfl_Thread_Callbacks thread_callbacks = {.next_thread = give_thread,
+                                                       .get_thread = give_this_thread,
+                                                       .memory_read = give_memory,
+                                                       .set_initial_registers = give_registers};
+
+/* ---- opening ---- */
+
+int unwind_open(struct unwind **out, pid_t pid, const struct maps *maps, struct failure *f)
+{
+    struct unwind *unwind = calloc(1, sizeof *unwind);
+    if (!unwind)
+        return fail(f, ERR_NOMEM, "no memory to unwind");
+    unwind->pid = pid;
+    int rc = unwind_files_open(&unwind->files, pid, maps, f);
+    if (rc) {
+        free(unwind);
+        return rc;
+    }
+    *out = unwind;
+    return 0;
+}
+
+void unwind_close(struct unwind *unwind)
+{
+    if (!unwind)
+        return;
+    if (unwind->dwfl)
+        dwfl_end(unwind->dwfl);
+    unwind_files_close(&unwind->files);
+    free(unwind);
+}
+
+size_t unwind_modules(const struct unwind *unwind, const struct unwind_module **out)
+{
+    *out = unwind->files.list;
+    return unwind->files.count;
+}
+
+size_t unwind_modules_left(const struct unwind *unwind)
+{
+    return unwind->files.left;
+}
+
+bool unwind_lines_cut(const struct unwind *unwind)
+{
+    return unwind->lines_us > UNWIND_LINES_US;
+}
+
+/* Build-id and bias are in the file's headers. */
+static int learn_module(Dwfl_Module *handle, void **data, const char *name, Dwarf_Addr base,
+                        void *argument)
+{
+    (void)name;
+    (void)base;
+    (void)argument;
+    struct unwind_module *module = *data;
+    GElf_Addr bias, at;
+    const unsigned char *bits;
+    if (!dwfl_module_getelf(handle, &bias)) {
+        if (!module->missing)
+            module->missing = "no ELF file";
+        return DWARF_CB_OK;
+    }
+    module->bias = bias;
+    int bytes = dwfl_module_build_id(handle, &bits, &at);
+    if (bytes > 0) {
+        size_t keep = (size_t)bytes;
+        if (keep > sizeof module->build_id)
+            keep = sizeof module->build_id;
+        memcpy(module->build_id, bits, keep);
+        module->build_id_bytes = keep;
+    }
+    return DWARF_CB_OK;
+}
+
+static int report_modules(struct unwind *unwind, struct failure *f)
+{
+    dwfl_report_begin(unwind->dwfl);
+    for (size_t i = 0; i < unwind->files.count; i++) {
+        struct unwind_module *module = &unwind->files.list[i];
+        Dwfl_Module *handle =
+            dwfl_report_module(unwind->dwfl, module->name, module->start, module->end);
+        void **data;
+        if (!handle)
+            return fail(f, ERR_UNSUPPORTED, "libdw refuses module '%s': %s", module->name,
+                        dwfl_errmsg(-1));
+        dwfl_module_info(handle, &data, NULL, NULL, NULL, NULL, NULL, NULL);
+        *data = module;
+    }
+    dwfl_report_end(unwind->dwfl, NULL, NULL);
+    return 0;
+}
+
+int unwind_start(struct unwind *unwind, struct failure *f)
+{
+    unwind->dwfl = dwfl_begin(&file_callbacks);
+    if (!unwind->dwfl)
+        return fail(f, ERR_NOMEM, "libdw does not start: %s", dwfl_errmsg(-1));
+    int rc = report_modules(unwind, f);
+    if (rc)
+        return rc;
+    dwfl_getmodules(unwind->dwfl, learn_module, NULL, 0);
+    if (!dwfl_attach_state(unwind->dwfl, NULL, unwind->pid, &thread_callbacks, unwind))
+        return fail(f, ERR_UNSUPPORTED, "libdw cannot unwind this process: %s", dwfl_errmsg(-1));
+    return 0;
+}
+
+/* ---- walking and naming ---- */
+
+size_t unwind_walk(struct unwind *unwind, const struct unwind_thread *thread,
+                   struct unwind_place *places, size_t max, const char **why)
+{
+    unwind->thread = thread;
+    unwind->places = places;
+    unwind->max = max;
+    unwind->count = 0;
+    unwind->beyond_copy = false;
+    int rc = dwfl_getthread_frames(unwind->dwfl, thread->tid, take_frame, unwind);
+    if (unwind->count == 0 && max > 0)
+        places[unwind->count++] = (struct unwind_place){thread->regs->rip, true};
+    *why = NULL;
+    if (unwind->beyond_copy)
+        *why = "the stack goes on beyond what was copied";
+    else if (rc > 0)
+        *why = "more frames than the limit";
+    return unwind->count;
+}
+
+/* As the linker knows it, else as the source does: what gdb shows. */
+static const char *die_name(Dwarf_Die *die)
+{
+    Dwarf_Attribute attribute;
+    if (dwarf_attr_integrate(die, DW_AT_linkage_name, &attribute) ||
+        dwarf_attr_integrate(die, DW_AT_MIPS_linkage_name, &attribute))
+        return dwarf_formstring(&attribute);
+    return dwarf_diename(die);
+}
+
+static bool is_function(Dwarf_Die *die)
+{
+    int tag = dwarf_tag(die);
+    return tag == DW_TAG_subprogram || tag == DW_TAG_inlined_subroutine;
+}
+
+/* Where the code of `inlined` was called from. */
+static void find_call(Dwarf_Die *unit, Dwarf_Die *inlined, struct unwind_frame *out)
+{
+    Dwarf_Attribute attribute;
+    Dwarf_Word file, line;
+    Dwarf_Files *files;
+    size_t count;
+    if (dwarf_formudata(dwarf_attr(inlined, DW_AT_call_file, &attribute), &file) == 0 &&
+        dwarf_getsrcfiles(unit, &files, &count) == 0)
+        out->file = dwarf_filesrc(files, file, NULL, NULL);
+    if (dwarf_formudata(dwarf_attr(inlined, DW_AT_call_line, &attribute), &line) == 0)
+        out->line = (int)line;
+}
+
+/*
+ * Turns frames[0], which has the symbol and the line, into one frame for each function that the
+ * compiler merged there (DWARF 5, 3.3.8). Returns how many.
+ */
+static size_t put_inlined(Dwarf_Die *unit, Dwarf_Die *scopes, int scope_count,
+                          struct unwind_frame *frames, size_t max)
+{
+    const struct unwind_frame symbol = frames[0];
+    size_t count = 0;
+    Dwarf_Die *inner = NULL;
+    for (int i = 0; i < scope_count && count < max; i++) {
+        if (!is_function(&scopes[i]))
+            continue;
+        struct unwind_frame *frame = &frames[count++];
+        bool inlined = dwarf_tag(&scopes[i]) == DW_TAG_inlined_subroutine && count < max;
+        const char *name = die_name(&scopes[i]);
+        *frame = symbol;
+        frame->inlined = inlined;
+        if (inlined)
+            frame->function_offset = 0;
+        if (name)
+            frame->function = name;
+        if (inner)
+            find_call(unit, inner, frame);
+        if (!inlined)
+            break;
+        inner = &scopes[i];
+    }
+    return count ? count : 1;
+}
+
+/* The scopes around an address, innermost first, by nesting of code: dwarf_getscopes() alone
+ * follows the text. */
+static size_t expand_inlined(Dwfl_Module *handle, uint64_t address, struct unwind_frame *frames,
+                             size_t max)
+{
+    Dwarf_Addr bias;
+    Dwarf_Die *unit = dwfl_module_addrdie(handle, address, &bias);
+    Dwarf_Die *around = NULL, *nested = NULL;
+    size_t count = 1;
+    int found = unit ? dwarf_getscopes(unit, address - bias, &around) : 0;
+    int first = 0;
+    while (first < found && !is_function(&around[first]))
+        first++;
+    if (first < found) {
+        int depth = dwarf_getscopes_die(&around[first], &nested);
+        count = put_inlined(unit, nested, depth, frames, max);
+        free(nested);
+    }
+    if (found > 0)
+        free(around);
+    return count;
+}
+
+/* Source line and inlined functions of frames[0]. Returns how many frames it is now. */
+static size_t add_debug_info(struct unwind *unwind, Dwfl_Module *handle, uint64_t address,
+                             struct unwind_frame *frames, size_t max)
+{
+    if (unwind_lines_cut(unwind))
+        return 1;
+    uint64_t began = now_us();
+    Dwfl_Line *line = dwfl_module_getsrc(handle, address);
+    if (line)
+        frames[0].file = dwfl_lineinfo(line, NULL, &frames[0].line, NULL, NULL, NULL);
+    size_t count = expand_inlined(handle, address, frames, max);
+    unwind->lines_us += now_us() - began;
+    return count;
+}
+
+size_t unwind_name(struct unwind *unwind, struct unwind_place place, struct unwind_frame *out,
+                   size_t max)
+{
+    memset(out, 0, sizeof *out);
+    uint64_t address = place.exact ? place.pc : place.pc - 1;
+    Dwfl_Module *handle = dwfl_addrmodule(unwind->dwfl, address);
+    void **data = NULL;
+    if (handle)
+        dwfl_module_info(handle, &data, NULL, NULL, NULL, NULL, NULL, NULL);
+    if (!data || !*data)
+        return 1;
+    out->module = *data;
+    out->offset = place.pc - out->module->bias;
+    GElf_Off offset = 0;
+    GElf_Sym symbol;
+    out->function = dwfl_module_addrinfo(handle, address, &offset, &symbol, NULL, NULL, NULL);
+    if (out->function)
+        out->function_offset = offset + (place.pc - address);
+    return add_debug_info(unwind, handle, address, out, max);
+}

@@ -1,0 +1,108 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * From copied registers and stacks to frames with names, without the process. The files that it
+ * runs are opened before it is held (unwind_open(), which parses nothing), so that its end, its
+ * container or a deleted file do not matter afterwards; ELF and DWARF are parsed by libdw after it
+ * was released. Worker only: what is parsed is the process's own, and may be made to crash us.
+ * Called by stacks.
+ */
+#ifndef TRAWL_AGENT_OS_LINUX_UNWIND_H
+#define TRAWL_AGENT_OS_LINUX_UNWIND_H
+
+#include <stdbool.h>
+#include <stdint.h>
+#include <sys/types.h>
+#include <sys/user.h>
+
+#include "agent/os/linux/maps.h"
+#include "common/err.h"
+
+#define UNWIND_FRAMES_MAX 256
+#define UNWIND_MODULES_MAX 512
+#define UNWIND_BUILD_ID_SIZE 32 /* longer ones are cut */
+#define UNWIND_NAME_SIZE 96
+
+/* A file of which code is mapped, or the vdso. */
+struct unwind_module {
+    uint64_t start, end;         /* from its first mapping to its last */
+    char path[512];              /* as the process sees it */
+    char name[UNWIND_NAME_SIZE]; /* base name, without " (deleted)" */
+    int fd;                      /* -1: see `missing` */
+    const char *missing;         /* why it could not be opened or read; NULL: it could */
+    uint8_t *image;              /* the vdso's copy */
+    size_t image_bytes;
+    uint8_t build_id[UNWIND_BUILD_ID_SIZE];
+    size_t build_id_bytes; /* 0: has none; known after unwind_start() */
+    uint64_t bias; /* address in memory less address in the file; known after unwind_start() */
+};
+
+/* One thread, as it was copied. */
+struct unwind_thread {
+    pid_t tid;
+    const struct user_regs_struct *regs;
+    const uint8_t *stack;
+    uint64_t stack_start;
+    size_t stack_bytes;
+};
+
+/* A frame's place. `exact`: the instruction itself; else a return address, one behind the call. */
+struct unwind_place {
+    uint64_t pc;
+    bool exact;
+};
+
+/*
+ * What is known of a place. Texts are the unwinder's, valid until unwind_close(). A symbol's
+ * version ("@@V") may stand behind its name.
+ */
+struct unwind_frame {
+    const struct unwind_module *module; /* NULL: in no file */
+    uint64_t offset;                    /* address in the module's file, as addr2line(1) takes it */
+    const char *function;               /* NULL: unknown */
+    uint64_t function_offset;           /* of the symbol; 0 when inlined */
+    bool inlined;                       /* its code stands in the function of the next frame */
+    const char *file;                   /* NULL: no debug information here */
+    int line;
+};
+
+struct unwind;
+
+/* Opens the files in `maps`. Needs the process alive, does not touch it. ERR_NOMEM. */
+int unwind_open(struct unwind **out, pid_t pid, const struct maps *maps, struct failure *f);
+void unwind_close(struct unwind *unwind);
+size_t unwind_modules(const struct unwind *unwind, const struct unwind_module **out);
+/* Files that were left closed because there were more than UNWIND_MODULES_MAX. */
+size_t unwind_modules_left(const struct unwind *unwind);
+
+/* Starts the parsing, after the process was released. ERR_UNSUPPORTED: libdw cannot work with these
+ * files. */
+int unwind_start(struct unwind *unwind, struct failure *f);
+
+/*
+ * Fills at most `max` places, innermost first. *why is NULL when the outermost frame was reached,
+ * else a constant text that says why not. At least one frame is given.
+ */
+size_t unwind_walk(struct unwind *unwind, const struct unwind_thread *thread,
+                   struct unwind_place *places, size_t max, const char **why);
+
+/*
+ * Names a place: at most `max` frames (>= 1), the innermost inlined function first, the function
+ * that has the code last. Debug information is no longer looked at once that took UNWIND_LINES_US
+ * in all.
+ */
+#define UNWIND_LINES_US 2000000
+#define UNWIND_INLINED_MAX 16
+size_t unwind_name(struct unwind *unwind, struct unwind_place place, struct unwind_frame *out,
+                   size_t max);
+bool unwind_lines_cut(const struct unwind *unwind);
+
+/* Private to unwind*.c: the list of modules. */
+struct unwind_files {
+    struct unwind_module *list;
+    size_t count, left;
+};
+int unwind_files_open(struct unwind_files *files, pid_t pid, const struct maps *maps,
+                      struct failure *f);
+void unwind_files_close(struct unwind_files *files);
+
+#endif

@@ -1,0 +1,30 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The short-lived child that touches one target: takes one kind of evidence into memory, writes it
+ * to a pipe, tells how it went, ends. It runs with the broker's privileges and is killed at its
+ * deadline. Started by the broker only.
+ */
+#ifndef TRAWL_AGENT_WORKER_H
+#define TRAWL_AGENT_WORKER_H
+
+#include "agent/broker_wire.h"
+
+struct worker_job {
+    struct broker_run run;
+    struct os_process process;
+    int output_fd; /* evidence goes here */
+    int result_fd; /* one struct worker_outcome goes here, last */
+};
+
+struct worker_outcome {
+    int32_t error;
+    char text[FAILURE_TEXT_SIZE];
+    struct broker_result result;
+};
+
+/* Whether a kind is taken by a worker ("triage", "stacks", "logs"). */
+bool worker_knows(const char *kind);
+/* The worker's main function; `context` is a struct worker_job. Returns the exit status. */
+int worker_main(void *context);
+
+#endif

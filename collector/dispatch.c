@@ -1,0 +1,246 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Orders out. Invariant: the host's order counter is committed before the target that uses the
+ * number, and the target before the order is sent; a crash in between skips a number and runs
+ * nothing twice. Called by incident.c after every stored change and by fleet.c when hosts come and
+ * go.
+ */
+#include "collector/dispatch.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "collector/fleet.h"
+#include "common/log.h"
+#include "common/text.h"
+
+#define MAX_PROCESSES 16
+
+struct dispatch {
+    struct collector *collector;
+};
+
+int dispatch_open(struct dispatch **out, struct collector *c, struct failure *f)
+{
+    struct dispatch *dispatch = calloc(1, sizeof(*dispatch));
+    if (!dispatch)
+        return fail(f, ERR_NOMEM, "out of memory");
+    dispatch->collector = c;
+    *out = dispatch;
+    return 0;
+}
+
+void dispatch_close(struct dispatch *dispatch)
+{
+    free(dispatch);
+}
+
+/* ---- sending ---- */
+
+struct counting {
+    const char *host;
+    uint32_t highest;
+};
+
+static int count_artifact(void *context, const trawl_v1_Artifact *a)
+{
+    struct counting *counting = context;
+    if (!strcmp(a->host, counting->host) && a->no > counting->highest)
+        counting->highest = a->no;
+    return 0;
+}
+
+/* A later capture into the same incident goes on where the earlier one's artifacts end. */
+static uint32_t first_artifact(struct dispatch *dispatch, const struct target *target)
+{
+    if (target->capture->no <= 1)
+        return 1;
+    struct counting counting = {target->record.host, 0};
+    struct incident_rows rows = {NULL, count_artifact, &counting};
+    incident_read(dispatch->collector->incidents, target->capture->incident, &rows);
+    return counting.highest + 1;
+}
+
+static void fill_order(struct dispatch *dispatch, const struct target *target, trawl_v1_Order *o)
+{
+    const struct capture *capture = target->capture;
+    const trawl_v1_CaptureRequest *r = &capture->request;
+    struct clock *clock = dispatch->collector->clock;
+    int64_t left_us = capture->expires_us - clock->wall_us(clock);
+    o->order = target->record.order;
+    text_copy(o->incident, sizeof(o->incident), target->record.incident);
+    o->what_count = r->what_count;
+    memcpy(o->what, r->what, sizeof(o->what));
+    o->has_process = r->has_process;
+    o->process = r->process;
+    o->last_us = r->last_us;
+    o->for_us = r->for_us;
+    o->at_us = r->at_us;
+    o->pause_max_us = r->pause_max_us;
+    o->expires_in_us = left_us > 0 ? (uint64_t)left_us : 1;
+    o->max_processes = MAX_PROCESSES;
+    o->first_artifact = first_artifact(dispatch, target);
+}
+
+static void send_order(struct dispatch *dispatch, struct target *target)
+{
+    struct session *session = target->host->session;
+    if (target->told || !session || !session_is_ready(session))
+        return;
+    trawl_v1_CollectorMessage m = {.which_body = trawl_v1_CollectorMessage_order_tag};
+    fill_order(dispatch, target, &m.body.order);
+    target->told = !session_send(session, &m);
+}
+
+/* Gives the target its number. The number is committed with the state, then the pump sends. */
+static void start_target(struct dispatch *dispatch, struct target *target)
+{
+    struct host *host = target->host;
+    uint64_t before = host->last_order++;
+    if (roster_save_cursors(dispatch->collector->roster, host, NULL, NULL)) {
+        host->last_order = before;
+        return;
+    }
+    target->record.order = host->last_order;
+    target->record.state_id.size = sizeof(host->state_id);
+    memcpy(target->record.state_id.bytes, host->state_id, sizeof(host->state_id));
+    target_move(target, trawl_v1_State_SENT, "");
+}
+
+/* ---- waves ---- */
+
+struct tally {
+    uint32_t running; /* sent or running on hosts that are here */
+    uint32_t canaries_open;
+    const struct target *bad_canary;
+};
+
+static struct tally take_tally(const struct capture *capture)
+{
+    struct tally tally = {0};
+    LIST_EACH (at, &capture->targets) {
+        const struct target *t = LIST_ENTRY(at, struct target, link);
+        trawl_v1_State state = t->record.state;
+        bool under_way = state == trawl_v1_State_SENT || state == trawl_v1_State_RUNNING;
+        tally.running += under_way && t->host->session;
+        if (!capture->request.canary || t->record.wave)
+            continue;
+        tally.canaries_open += !state_is_final(state);
+        if (state == trawl_v1_State_FAILED || state == trawl_v1_State_EXPIRED)
+            tally.bad_canary = t;
+    }
+    return tally;
+}
+
+static void stop_rest(struct capture *capture, const struct target *bad)
+{
+    char reason[320];
+    text_format(reason, sizeof(reason), "stopped: canary '%s' %s: %.200s", bad->record.host,
+                state_name(bad->record.state), bad->record.reason);
+    text_copy(capture->incident->record.stopped, sizeof(capture->incident->record.stopped), reason);
+    LIST_EACH (at, &capture->targets) {
+        struct target *t = LIST_ENTRY(at, struct target, link);
+        if (t->record.wave && t->record.state == trawl_v1_State_QUEUED)
+            target_move(t, trawl_v1_State_CANCELLED, reason);
+    }
+}
+
+void dispatch_pump(struct dispatch *dispatch, struct capture *capture)
+{
+    if (!capture->stored)
+        return;
+    struct tally tally = take_tally(capture);
+    if (tally.bad_canary)
+        stop_rest(capture, tally.bad_canary);
+    LIST_EACH (at, &capture->targets) {
+        struct target *t = LIST_ENTRY(at, struct target, link);
+        struct session *session = t->host->session;
+        if (!session || !session_is_ready(session) || t->storing || t->dirty)
+            continue;
+        if (t->record.state == trawl_v1_State_SENT)
+            send_order(dispatch, t);
+        bool held = t->record.wave && tally.canaries_open;
+        if (t->record.state != trawl_v1_State_QUEUED || held ||
+            tally.running >= capture->request.max_parallel)
+            continue;
+        start_target(dispatch, t);
+        tally.running++;
+    }
+}
+
+/* ---- hosts come and go ---- */
+
+struct arrival {
+    struct dispatch *dispatch;
+    struct host *host;
+};
+
+static void resume_target(struct target *t, const struct host *host)
+{
+    t->told = false;
+    bool with_agent =
+        t->record.state == trawl_v1_State_SENT || t->record.state == trawl_v1_State_RUNNING;
+    if (!with_agent)
+        return;
+    bool same = t->record.state_id.size == sizeof(host->state_id) &&
+                !memcmp(t->record.state_id.bytes, host->state_id, sizeof(host->state_id));
+    bool accepted = session_last_order(host->session) >= t->record.order;
+    if (!same)
+        target_move(t, trawl_v1_State_FAILED,
+                    "the agent's state directory was lost: whether the order ran is not known");
+    else if (accepted)
+        t->told = true; /* it has the order and will say what became of it */
+}
+
+static int resume_incident(void *context, struct incident *incident)
+{
+    struct arrival *arrival = context;
+    LIST_EACH (c_at, &incident->captures) {
+        struct capture *capture = LIST_ENTRY(c_at, struct capture, link);
+        LIST_EACH (t_at, &capture->targets) {
+            struct target *t = LIST_ENTRY(t_at, struct target, link);
+            if (t->host == arrival->host)
+                resume_target(t, arrival->host);
+        }
+        dispatch_pump(arrival->dispatch, capture);
+    }
+    return 0;
+}
+
+void dispatch_host_here(struct dispatch *dispatch, struct host *host)
+{
+    struct arrival arrival = {dispatch, host};
+    incident_each(dispatch->collector->incidents, resume_incident, &arrival);
+}
+
+static int forget_told(void *context, struct incident *incident)
+{
+    struct arrival *arrival = context;
+    LIST_EACH (c_at, &incident->captures)
+        LIST_EACH (t_at, &LIST_ENTRY(c_at, struct capture, link)->targets) {
+            struct target *t = LIST_ENTRY(t_at, struct target, link);
+            if (t->host == arrival->host) {
+                t->told = false;
+                t->record.host_last_seen_us = arrival->host->record.last_seen_us;
+            }
+        }
+    return 0;
+}
+
+void dispatch_host_gone(struct dispatch *dispatch, struct host *host)
+{
+    struct arrival arrival = {dispatch, host};
+    incident_each(dispatch->collector->incidents, forget_told, &arrival);
+}
+
+void dispatch_cancel(struct dispatch *dispatch, const struct target *target, const char *reason)
+{
+    (void)dispatch;
+    if (!target->host->session || !session_is_ready(target->host->session))
+        return;
+    trawl_v1_CollectorMessage m = {.which_body = trawl_v1_CollectorMessage_cancel_tag};
+    m.body.cancel.order = target->record.order;
+    text_copy(m.body.cancel.incident, sizeof(m.body.cancel.incident), target->record.incident);
+    text_copy(m.body.cancel.reason, sizeof(m.body.cancel.reason), reason);
+    session_send(target->host->session, &m);
+}

@@ -1,0 +1,31 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* How incident.c keeps its records: rows of "incidents" and of inc/<id>. Private to incident*.c. */
+#ifndef TRAWL_COLLECTOR_INCIDENT_STORE_H
+#define TRAWL_COLLECTOR_INCIDENT_STORE_H
+
+#include "collector/incident.h"
+
+/* Loads every incident, and captures with their targets of those that have not finished. */
+int incident_store_load(struct incidents *incidents, struct failure *f);
+int incident_store_put(struct incidents *incidents, const struct incident *incident,
+                       store_done_fn done, void *context);
+/* The capture and all its targets, in commits of at most 500 rows; `done` after the last. */
+int incident_store_put_capture(struct incidents *incidents, struct capture *capture,
+                               store_done_fn done, void *context);
+int incident_store_put_target(struct incidents *incidents, const struct target *target,
+                              store_done_fn done, void *context);
+int incident_store_put_artifact(struct incidents *incidents, const trawl_v1_Artifact *artifact,
+                                store_done_fn done, void *context);
+/* Counts states, artifacts, pauses from the stored rows into incident->record. */
+int incident_store_summarise(struct incidents *incidents, struct incident *incident);
+
+/* Memory of the parts. */
+struct incident *incident_new(struct incidents *incidents, const trawl_v1_Incident *record);
+struct capture *capture_new(struct incident *incident, uint32_t no,
+                            const trawl_v1_CaptureRequest *request);
+struct target *target_new(struct capture *capture, struct host *host,
+                          const trawl_v1_Target *record);
+void capture_free(struct capture *capture);
+void incident_free(struct incident *incident);
+
+#endif

@@ -1,0 +1,198 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Blocks, events, descriptors and gaps become records under keys that a repeated delivery makes
+ * again. The cursor is stored after its record is, and the caller hears after both. Called by
+ * fleet.c.
+ */
+#include "collector/ingest.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "collector/keys.h"
+#include "collector/top.h"
+#include "common/text.h"
+#include "proto/block.h"
+
+#define MAX_STEP_US 3600000000u
+
+/* A record on its way: when it is committed the host's cursor follows, then the caller hears. */
+struct landing {
+    struct collector *collector;
+    struct host *host;
+    uint64_t seq;
+    bool event; /* else a block */
+    store_done_fn done;
+    void *context;
+};
+
+static void cursor_landed(void *context, const struct failure *why)
+{
+    struct landing *landing = context;
+    if (landing->done)
+        landing->done(landing->context, why);
+    free(landing);
+}
+
+static void record_landed(void *context, const struct failure *why)
+{
+    struct landing *landing = context;
+    struct host *host = landing->host;
+    if (why->code) {
+        cursor_landed(landing, why);
+        return;
+    }
+    uint64_t *cursor = landing->event ? &host->last_event : &host->last_block;
+    if (landing->seq > *cursor)
+        *cursor = landing->seq;
+    int e = roster_save_cursors(landing->collector->roster, host, cursor_landed, landing);
+    if (e) {
+        struct failure f;
+        fail(&f, e, "the collector cannot store now: %s", err_text(e));
+        cursor_landed(landing, &f);
+    }
+}
+
+static int land(struct landing from, const char *part, const struct key *key, struct span value)
+{
+    struct landing *landing = malloc(sizeof(*landing));
+    if (!landing)
+        return ERR_NOMEM;
+    *landing = from;
+    struct store_op op = {STORE_PUT, key_span(key), value};
+    int e = kv_commit(from.collector->store, part, &op, 1, record_landed, landing);
+    if (e) {
+        free(landing);
+        return e;
+    }
+    uint64_t *seen = from.event ? &from.host->seen_event : &from.host->seen_block;
+    *seen = from.seq;
+    return 0;
+}
+
+static int cannot_store(int e, struct failure *f)
+{
+    return fail(f, e, "the collector cannot store now: %s", err_text(e));
+}
+
+int ingest_descriptors(struct collector *c, struct host *host, const trawl_v1_Descriptors *list,
+                       struct failure *f)
+{
+    char part[KEYS_PARTITION_SIZE];
+    keys_host_part(part, host->record.name);
+    struct buf value;
+    buf_init(&value, 1024);
+    int e = 0;
+    for (pb_size_t i = 0; i < list->list_count && !e; i++) {
+        const trawl_v1_Descriptor *d = &list->list[i];
+        if (!d->id || !d->name[0] || !d->scale)
+            return fail(f, ERR_INVALID, "descriptor without id, name or scale");
+        buf_clear(&value);
+        struct key key = keys_descriptor(list->epoch, d->id);
+        e = codec_put_descriptor(&value, d);
+        if (!e)
+            e = kv_commit(c->store, part,
+                          &(struct store_op){STORE_PUT, key_span(&key), buf_span(&value)}, 1, NULL,
+                          NULL);
+    }
+    buf_done(&value);
+    if (!e)
+        top_descriptors(c->top, host, list);
+    return e ? cannot_store(e, f) : 0;
+}
+
+static void stamp(const struct host *host, int64_t *skew_us, int64_t *skew_error_us)
+{
+    *skew_us = host->record.skew_known ? host->record.skew_us : 0;
+    *skew_error_us = host->record.skew_known ? host->record.skew_error_us : 0;
+}
+
+static void done_before(store_done_fn done, void *context)
+{
+    static const struct failure none = {0};
+    if (done)
+        done(context, &none);
+}
+
+int ingest_block(struct collector *c, struct host *host, trawl_v1_CounterBlock *block,
+                 store_done_fn done, void *context, struct failure *f)
+{
+    size_t series, samples;
+    if (block->seq <= host->seen_block) {
+        done_before(done, context);
+        return 0;
+    }
+    struct span data = span_of(block->data.bytes, block->data.size);
+    int e = block_check(data, &series, &samples, f);
+    if (e)
+        return ERR_INVALID;
+    if (samples != block->count || !block->step_us || block->step_us > MAX_STEP_US)
+        return fail(f, ERR_INVALID, "counter block with a wrong sample count or step");
+    stamp(host, &block->skew_us, &block->skew_error_us);
+    char part[KEYS_PARTITION_SIZE];
+    keys_counter_part(part, keys_shard(host->record.name), block->from_us);
+    struct key key = keys_sample(block->from_us, block->seq, host->state_id, host->record.name);
+    struct buf value;
+    buf_init(&value, STORE_VALUE_MAX);
+    e = codec_put_counter_block(&value, block);
+    if (!e)
+        e = land((struct landing){c, host, block->seq, false, done, context}, part, &key,
+                 buf_span(&value));
+    buf_done(&value);
+    if (!e)
+        top_block(c->top, host, block);
+    return e ? cannot_store(e, f) : 0;
+}
+
+int ingest_event(struct collector *c, struct host *host, trawl_v1_Event *event, store_done_fn done,
+                 void *context, struct failure *f)
+{
+    if (event->seq <= host->seen_event) {
+        done_before(done, context);
+        return 0;
+    }
+    stamp(host, &event->skew_us, &event->skew_error_us);
+    text_copy(event->host, sizeof(event->host), host->record.name);
+    char part[KEYS_PARTITION_SIZE];
+    keys_event_part(part, keys_shard(host->record.name), event->wall_us);
+    struct key key = keys_sample(event->wall_us, event->seq, host->state_id, host->record.name);
+    struct buf value;
+    buf_init(&value, STORE_VALUE_MAX);
+    int e = codec_put_event(&value, event);
+    if (!e)
+        e = land((struct landing){c, host, event->seq, true, done, context}, part, &key,
+                 buf_span(&value));
+    buf_done(&value);
+    return e ? cannot_store(e, f) : 0;
+}
+
+int ingest_gap(struct collector *c, struct host *host, const trawl_v1_Gap *gap, store_done_fn done,
+               void *context, struct failure *f)
+{
+    if (gap->last_seq <= (gap->events ? host->seen_event : host->seen_block)) {
+        done_before(done, context);
+        return 0;
+    }
+    if (gap->first_seq > gap->last_seq)
+        return fail(f, ERR_INVALID, "gap that ends before it begins");
+    trawl_v1_Event event = {.type = trawl_v1_EventType_DATA_GAP, .wall_us = gap->from_us};
+    event.seq = gap->first_seq;
+    text_format(event.text, sizeof(event.text), "%s %llu to %llu were dropped: %s",
+                gap->events ? "events" : "counter blocks", (unsigned long long)gap->first_seq,
+                (unsigned long long)gap->last_seq, gap->reason);
+    stamp(host, &event.skew_us, &event.skew_error_us);
+    text_copy(event.host, sizeof(event.host), host->record.name);
+    char part[KEYS_PARTITION_SIZE];
+    keys_event_part(part, keys_shard(host->record.name), event.wall_us);
+    /* The top bit keeps a gap apart from the event whose number it has. */
+    uint64_t seq = gap->first_seq | (1ull << 63) | (gap->events ? 1ull << 62 : 0);
+    struct key key = keys_sample(event.wall_us, seq, host->state_id, host->record.name);
+    struct buf value;
+    buf_init(&value, STORE_VALUE_MAX);
+    int e = codec_put_event(&value, &event);
+    if (!e)
+        e = land((struct landing){c, host, gap->last_seq, gap->events, done, context}, part, &key,
+                 buf_span(&value));
+    buf_done(&value);
+    return e ? cannot_store(e, f) : 0;
+}

@@ -1,0 +1,54 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The layout of partitions and keys, in one place. Pure; golden-tested: changing a form here is a
+ * new data format version. Numbers in keys are big-endian, so that they sort by value.
+ *
+ *   hosts                     h -> Host            (one row per enrolled host; small)
+ *   host/<h>                  "seq" -> cursors, "d"<epoch><id> -> Descriptor
+ *   ctr/<shard>/<hour>        <from_us><seq><state_id 16><host> -> CounterBlock
+ *   evt/<shard>/<day>         <wall_us><seq><state_id 16><host> -> Event
+ *   incidents                 <created_us><id> -> Incident
+ *   inc/<id>                  "i" -> Incident, "c"<no> -> CaptureRequest, "t"<host> -> Target,
+ *                             "a"<host>\0<no> -> Artifact
+ *   tokens                    <sha256 of the secret> -> EnrollReply with labels (see enroll.c)
+ *   req                       <request_id> -> incident ID
+ *   art/<incident>            blobs, named "<incident>/<host>/<no>"
+ */
+#ifndef TRAWL_COLLECTOR_KEYS_H
+#define TRAWL_COLLECTOR_KEYS_H
+
+#include <stdint.h>
+
+#include "common/buf.h"
+
+#define KEYS_SHARDS 16
+#define KEYS_PARTITION_SIZE 128
+#define KEYS_KEY_SIZE 128
+
+struct key {
+    uint8_t bytes[KEYS_KEY_SIZE];
+    size_t size_bytes;
+};
+struct span key_span(const struct key *key);
+
+uint32_t keys_shard(const char *host); /* FNV-1a 32 of the name, modulo KEYS_SHARDS */
+void keys_host_part(char out[KEYS_PARTITION_SIZE], const char *host);
+void keys_counter_part(char out[KEYS_PARTITION_SIZE], uint32_t shard,
+                       int64_t host_us);                                              /* by hour */
+void keys_event_part(char out[KEYS_PARTITION_SIZE], uint32_t shard, int64_t host_us); /* by day */
+void keys_incident_part(char out[KEYS_PARTITION_SIZE], const char *incident);
+
+struct key keys_text(const char *text); /* "seq", a host's name */
+struct key keys_descriptor(uint64_t epoch, uint32_t id);
+/* Counter blocks and events: their time, then what makes a repeated delivery the same row. */
+struct key keys_sample(int64_t host_us, uint64_t seq, const uint8_t state_id[16], const char *host);
+struct key keys_time(int64_t host_us); /* the first possible keys_sample of that time */
+int keys_sample_parse(struct span key, int64_t *host_us, uint64_t *seq, struct span *host);
+struct key keys_incident(int64_t created_us, const char *id);
+struct key keys_target(const char *host);
+struct key keys_artifact(const char *host, uint32_t no);
+struct key keys_capture(uint32_t no);
+/* "<incident>/<host>/<no>"; 128 bytes are enough. */
+void keys_blob(char out[KEYS_PARTITION_SIZE], const char *incident, const char *host, uint32_t no);
+
+#endif

@@ -1,0 +1,315 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Operations on hosts: Hosts, Caps, Top, Label, Revoke. Handler functions for serve.c's tables.
+ */
+#include "collector/serve.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "collector/fleet.h"
+#include "collector/ops.h"
+#include "collector/top.h"
+#include "common/log.h"
+#include "common/text.h"
+
+/* ---- selecting ---- */
+
+struct selecting {
+    struct roster *roster;
+    const struct select *select;
+    ops_host_fn each;
+    void *context;
+    size_t matched;
+};
+
+static int select_one(void *context, struct host *host)
+{
+    struct selecting *s = context;
+    trawl_v1_Host view;
+    roster_view(s->roster, host, &view);
+    if (!select_match(s->select, &view))
+        return 0;
+    s->matched++;
+    return s->each(s->context, host, &view);
+}
+
+int ops_each_host(struct call *call, const char *selector, ops_host_fn each, void *context,
+                  struct failure *f)
+{
+    struct select select;
+    int e = select_parse(*selector ? selector : "*", &select, f);
+    if (e)
+        return e;
+    struct selecting s = {call->collector->roster, &select, each, context, 0};
+    e = roster_each(s.roster, select_one, &s);
+    if (!e && !s.matched && *selector)
+        return fail(f, ERR_NOTFOUND,
+                    "no host matches '%s': 'trawl hosts' lists %zu hosts with their labels",
+                    selector, roster_count(s.roster));
+    return e;
+}
+
+/* ---- Hosts, Caps ---- */
+
+static int reply_host(void *context, struct host *host, const trawl_v1_Host *view)
+{
+    (void)host;
+    struct buf wire;
+    buf_init(&wire, 64 * 1024);
+    int e = codec_put_host(&wire, view);
+    if (!e)
+        e = call_reply(context, buf_span(&wire));
+    buf_done(&wire);
+    return e;
+}
+
+static int reply_caps(void *context, struct host *host, const trawl_v1_Host *view)
+{
+    int e = 0;
+    for (size_t i = 0; i < host->cap_count && !e; i++) {
+        trawl_v1_Capability cap = {.available = host->caps[i].available};
+        struct buf wire;
+        buf_init(&wire, 1024);
+        text_copy(cap.host, sizeof(cap.host), view->name);
+        text_copy(cap.name, sizeof(cap.name), host->caps[i].name);
+        text_copy(cap.reason, sizeof(cap.reason), host->caps[i].reason);
+        e = codec_put_capability(&wire, &cap);
+        if (!e)
+            e = call_reply(context, buf_span(&wire));
+        buf_done(&wire);
+    }
+    return e;
+}
+
+static int list_hosts(struct call *call, struct span request, ops_host_fn each, struct failure *f)
+{
+    trawl_v1_HostsRequest r;
+    int e = codec_get_hosts_request(&r, request, f);
+    if (!e)
+        e = ops_each_host(call, r.selector, each, call, f);
+    if (!e)
+        call_finish(call, NULL);
+    return e;
+}
+
+static int hosts_message(struct call *call, struct span request, struct failure *f)
+{
+    return list_hosts(call, request, reply_host, f);
+}
+
+static int caps_message(struct call *call, struct span request, struct failure *f)
+{
+    return list_hosts(call, request, reply_caps, f);
+}
+
+/* ---- Top ---- */
+
+struct top_call {
+    struct call *call; /* NULL: over */
+    trawl_v1_TopRequest request;
+    uint32_t round;
+    uv_timer_t timer;
+};
+
+static int reply_row(void *context, const trawl_v1_TopRow *row)
+{
+    struct top_call *t = context;
+    trawl_v1_TopRow copy = *row;
+    struct buf wire;
+    copy.round = t->round;
+    buf_init(&wire, 4096);
+    int e = codec_put_top_row(&wire, &copy);
+    if (!e)
+        e = call_reply(t->call, buf_span(&wire));
+    buf_done(&wire);
+    return e;
+}
+
+static int reply_top(void *context, struct host *host, const trawl_v1_Host *view)
+{
+    (void)view;
+    struct top_call *t = context;
+    return top_each(t->call->collector->top, host, reply_row, t);
+}
+
+static void on_top_timer(uv_timer_t *timer)
+{
+    struct top_call *t = timer->data;
+    struct failure f = {0};
+    if (!t->call || t->call->finishing || call_is_full(t->call))
+        return; /* a slow reader gets fewer rounds */
+    t->round++;
+    if (ops_each_host(t->call, t->request.selector, reply_top, t, &f))
+        call_finish(t->call, &f);
+    else if (!t->request.follow)
+        call_finish(t->call, NULL);
+}
+
+static int top_message(struct call *call, struct span request, struct failure *f)
+{
+    struct top_call *t = calloc(1, sizeof(*t));
+    if (!t)
+        return fail(f, ERR_NOMEM, "out of memory");
+    int e = codec_get_top_request(&t->request, request, f);
+    if (e) {
+        free(t);
+        return e;
+    }
+    t->call = call;
+    call->state = t;
+    uv_timer_init(call->collector->loop, &t->timer);
+    t->timer.data = t;
+    if (!call->collector->top_watchers++)
+        fleet_watch(call->collector, true);
+    uv_timer_start(&t->timer, on_top_timer, 0, 1000);
+    return 0;
+}
+
+static void on_top_closed(uv_handle_t *handle)
+{
+    free(handle->data);
+}
+
+static void top_ended(struct call *call)
+{
+    struct top_call *t = call->state;
+    if (!t)
+        return;
+    t->call = NULL;
+    if (!--call->collector->top_watchers)
+        fleet_watch(call->collector, false);
+    uv_close((uv_handle_t *)&t->timer, on_top_closed);
+}
+
+/* ---- changes: answered when stored ---- */
+
+struct change {
+    struct call *call; /* NULL: the caller is gone; the change stands */
+    struct host *host;
+};
+
+static void on_changed(void *context, const struct failure *why)
+{
+    struct change *change = context;
+    struct call *call = change->call;
+    if (call && why->code) {
+        call_finish(call, why);
+    } else if (call) {
+        trawl_v1_Host view;
+        roster_view(call->collector->roster, change->host, &view);
+        if (!reply_host(call, change->host, &view))
+            call_finish(call, NULL);
+    }
+    if (call)
+        call->state = NULL;
+    free(change);
+}
+
+static void change_ended(struct call *call)
+{
+    struct change *change = call->state;
+    if (change)
+        change->call = NULL;
+}
+
+static struct change *change_new(struct call *call, const char *name, struct failure *f)
+{
+    struct host *host = roster_find(call->collector->roster, name);
+    if (!host) {
+        fail(f, ERR_NOTFOUND, "no host '%s': 'trawl hosts' lists them", name);
+        return NULL;
+    }
+    struct change *change = malloc(sizeof(*change));
+    if (!change) {
+        fail(f, ERR_NOMEM, "out of memory");
+        return NULL;
+    }
+    *change = (struct change){call, host};
+    return change;
+}
+
+static int put_label(trawl_v1_Host *host, const trawl_v1_Label *label, struct failure *f)
+{
+    if (!text_is_name(label->key) || !text_is_name(label->value))
+        return fail(
+            f, ERR_INVALID,
+            "label '%s=%s' is not a key=value of letters, digits, '.', '_' and '-' (1 to 63, "
+            "first and last a letter or digit)",
+            label->key, label->value);
+    for (pb_size_t i = 0; i < host->labels_count; i++)
+        if (!strcmp(host->labels[i].key, label->key)) {
+            host->labels[i] = *label;
+            return 0;
+        }
+    if (host->labels_count == sizeof(host->labels) / sizeof(host->labels[0]))
+        return fail(f, ERR_LIMIT, "host '%s' has 32 labels already", host->name);
+    host->labels[host->labels_count++] = *label;
+    return 0;
+}
+
+static void remove_label(trawl_v1_Host *host, const char *key)
+{
+    for (pb_size_t i = 0; i < host->labels_count; i++)
+        if (!strcmp(host->labels[i].key, key)) {
+            host->labels[i] = host->labels[--host->labels_count];
+            return;
+        }
+}
+
+static int label_message(struct call *call, struct span request, struct failure *f)
+{
+    trawl_v1_LabelRequest r;
+    int e = codec_get_label_request(&r, request, f);
+    if (e)
+        return e;
+    struct change *change = change_new(call, r.host, f);
+    if (!change)
+        return f->code;
+    trawl_v1_Host before = change->host->record;
+    for (pb_size_t i = 0; i < r.set_count && !e; i++)
+        e = put_label(&change->host->record, &r.set[i], f);
+    for (pb_size_t i = 0; i < r.remove_count; i++)
+        remove_label(&change->host->record, r.remove[i]);
+    if (!e) {
+        e = roster_save(call->collector->roster, change->host, on_changed, change);
+        if (e)
+            fail(f, e, "labels of '%s' cannot be stored now: %s", r.host, err_text(e));
+    }
+    if (e) {
+        change->host->record = before;
+        free(change);
+        return e;
+    }
+    log_info("%s/%s changed labels of '%s'", call->who->role, call->who->name, r.host);
+    call->state = change;
+    return 0;
+}
+
+static int revoke_message(struct call *call, struct span request, struct failure *f)
+{
+    trawl_v1_RevokeRequest r;
+    int e = codec_get_revoke_request(&r, request, f);
+    if (e)
+        return e;
+    struct change *change = change_new(call, r.host, f);
+    if (!change)
+        return f->code;
+    e = roster_revoke(call->collector->roster, change->host, on_changed, change);
+    if (e) {
+        free(change);
+        return fail(f, e, "host '%s' cannot be revoked now: %s", r.host, err_text(e));
+    }
+    log_info("%s/%s revoked '%s'", call->who->role, call->who->name, r.host);
+    call->state = change;
+    return 0;
+}
+
+const struct handler host_handlers[] = {
+    {METHOD_OPS_HOSTS, hosts_message, NULL, NULL, NULL},
+    {METHOD_OPS_CAPS, caps_message, NULL, NULL, NULL},
+    {METHOD_OPS_TOP, top_message, NULL, NULL, top_ended},
+    {METHOD_OPS_LABEL, label_message, NULL, NULL, change_ended},
+    {METHOD_OPS_REVOKE, revoke_message, NULL, NULL, change_ended},
+    {.message = NULL},
+};

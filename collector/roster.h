@@ -1,0 +1,59 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Who belongs to the fleet and who is here: one `struct host` per enrolled host, kept for the life
+ * of the process, its lasting part stored in partition "hosts". Invariant: at most one session per
+ * host; a newer connection of the same host replaces the older one. Loop thread.
+ */
+#ifndef TRAWL_COLLECTOR_ROSTER_H
+#define TRAWL_COLLECTOR_ROSTER_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "collector/store.h"
+#include "common/list.h"
+#include "proto/codec.h"
+
+struct collector;
+struct session; /* fleet.h */
+
+struct host {
+    struct list link; /* roster->hosts, by name */
+    struct list hash_link;
+    trawl_v1_Host record; /* labels, facts, skew; `state` is computed by roster_view() */
+    trawl_v1_Cap caps[24];
+    size_t cap_count;
+    struct session *session; /* NULL: not connected */
+    uint64_t last_seen_mono_us;
+    /* Delivery cursors, stored under "seq". */
+    uint8_t state_id[16];
+    uint64_t last_block, last_event, last_order;
+    uint64_t seen_block, seen_event; /* accepted in this session, maybe not yet committed */
+    bool revoked;
+    char serial_hex[48]; /* of its certificate, for revocation */
+};
+
+struct roster;
+int roster_open(struct roster **out, struct collector *c, struct failure *f); /* loads all hosts */
+void roster_close(struct roster *roster);
+
+struct host *roster_find(struct roster *roster, const char *name); /* NULL: not enrolled */
+/* A new enrolled host with labels; commits, then `done`. ERR_EXISTS. */
+int roster_add(struct roster *roster, const trawl_v1_Host *record, const char *serial_hex,
+               store_done_fn done, void *context, struct failure *f);
+int roster_save(struct roster *roster, struct host *host, store_done_fn done, void *context);
+/* Stores the cursors (state_id, last_*) of a host. */
+int roster_save_cursors(struct roster *roster, struct host *host, store_done_fn done,
+                        void *context);
+/* Hosts in name order; non-zero return stops. */
+typedef int (*roster_each_fn)(void *context, struct host *host);
+int roster_each(struct roster *roster, roster_each_fn each, void *context);
+/* As people see it: state, last seen in wall time. */
+void roster_view(struct roster *roster, const struct host *host, trawl_v1_Host *out);
+size_t roster_count(const struct roster *roster);
+/* For tls.h: non-zero when the serial was revoked. Thread-safe (takes a lock). */
+int roster_is_revoked(void *roster, const char *serial_hex);
+/* Marks revoked, stores it, ends its session. */
+int roster_revoke(struct roster *roster, struct host *host, store_done_fn done, void *context);
+
+#endif

@@ -1,0 +1,344 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Fleet.UploadStatus and Fleet.Upload: artifacts in, piece by piece. Two pieces of the wire make
+ * one stored piece. Invariant: an artifact is sealed only when its size and SHA-256 are those the
+ * agent named; what was stored before an interruption is kept and hashed again. Registered in
+ * serve.c.
+ */
+#include "collector/serve.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "collector/incident.h"
+#include "collector/keys.h"
+#include "common/text.h"
+
+#define MAX_WRITING 8
+
+struct upload {
+    struct call *call; /* NULL: the call is over */
+    struct collector *collector;
+    struct host *host;
+    char blob[KEYS_PARTITION_SIZE];
+    trawl_v1_Artifact meta;
+    struct pki_sha256 *hash;
+    struct buf half;   /* what does not fill a stored piece yet */
+    uint32_t stored;   /* stored pieces, the one being written included */
+    uint32_t rehashed; /* stored pieces read again after an interruption */
+    uint32_t next;     /* number of the next piece of the wire */
+    uint64_t size_bytes;
+    int waiting; /* callbacks of the store to come */
+    bool paused, last, in_read;
+};
+
+static struct host *host_of(struct call *call, struct failure *f)
+{
+    struct host *host = roster_find(call->collector->roster, call->who->name);
+    if (!host || host->revoked) {
+        fail(f, ERR_IDENTITY, "host '%s' is not enrolled here", call->who->name);
+        return NULL;
+    }
+    return host;
+}
+
+static int check_target(struct call *call, const struct host *host, const char *incident,
+                        struct failure *f)
+{
+    if (incident_accepts(call->collector->incidents, incident, host))
+        return 0;
+    return fail(f, ERR_DENIED, "host '%s' has no order in incident '%s'", host->record.name,
+                incident);
+}
+
+/* ---- status ---- */
+
+static void answer_state(struct call *call, uint32_t pieces, uint64_t size_bytes, bool sealed)
+{
+    trawl_v1_UploadState state = {pieces, size_bytes, sealed};
+    struct buf wire;
+    buf_init(&wire, 64);
+    codec_put_upload_state(&wire, &state);
+    call_answer(call, buf_span(&wire));
+    buf_done(&wire);
+}
+
+static int status_message(struct call *call, struct span request, struct failure *f)
+{
+    trawl_v1_UploadQuery query;
+    struct host *host = host_of(call, f);
+    if (!host || codec_get_upload_query(&query, request, f))
+        return f->code;
+    int e = check_target(call, host, query.incident, f);
+    if (e)
+        return e;
+    char blob[KEYS_PARTITION_SIZE];
+    keys_blob(blob, query.incident, host->record.name, query.artifact);
+    struct blob_state state = {0};
+    if (blob_state(call->collector->store, blob, &state))
+        memset(&state, 0, sizeof(state));
+    answer_state(call, state.pieces * 2, state.size_bytes, state.sealed);
+    return 0;
+}
+
+/* ---- upload ---- */
+
+static void release(struct upload *u)
+{
+    if (u->call || u->waiting)
+        return;
+    pki_sha256_close(u->hash, NULL);
+    buf_done(&u->half);
+    free(u);
+}
+
+static void give_up(struct upload *u, const struct failure *why)
+{
+    if (u->call)
+        call_finish(u->call, why);
+}
+
+static void flow(struct upload *u)
+{
+    bool stop = u->waiting > MAX_WRITING || u->rehashed < u->stored;
+    if (!u->call || stop == u->paused)
+        return;
+    u->paused = stop;
+    if (stop)
+        grpc_pause(u->call->grpc);
+    else
+        grpc_resume(u->call->grpc);
+}
+
+static void on_recorded(void *context, const struct failure *why)
+{
+    struct upload *u = context;
+    u->waiting--;
+    if (u->call && why->code)
+        give_up(u, why);
+    else if (u->call)
+        answer_state(u->call, u->next, u->size_bytes, true);
+    release(u);
+}
+
+static void on_sealed(void *context, const struct failure *why)
+{
+    struct upload *u = context;
+    u->waiting--;
+    struct failure f = *why;
+    u->meta.sealed = true;
+    if (!f.code) {
+        u->waiting++;
+        if (!incident_artifact(u->collector->incidents, &u->meta, on_recorded, u, &f))
+            return;
+        u->waiting--;
+    }
+    give_up(u, &f);
+    release(u);
+}
+
+static void seal(struct upload *u)
+{
+    uint8_t sha256[32];
+    struct failure f;
+    pki_sha256_close(u->hash, sha256);
+    u->hash = NULL;
+    bool same = u->meta.sha256.size == 32 && !memcmp(u->meta.sha256.bytes, sha256, 32);
+    if (!same || u->meta.size_bytes != u->size_bytes) {
+        blob_delete(u->collector->store, u->blob, NULL, NULL);
+        fail(&f, ERR_CORRUPT, "artifact %u of %s differs from the size and hash named by the agent",
+             u->meta.no, u->meta.incident);
+        give_up(u, &f);
+        return;
+    }
+    u->waiting++;
+    int e = blob_seal(u->collector->store, u->blob, sha256, u->size_bytes, on_sealed, u);
+    if (e) {
+        u->waiting--;
+        fail(&f, e, "the collector cannot store now: %s", err_text(e));
+        give_up(u, &f);
+    }
+}
+
+static void on_written(void *context, const struct failure *why)
+{
+    struct upload *u = context;
+    u->waiting--;
+    if (why->code)
+        give_up(u, why);
+    else if (u->call && u->last && !u->waiting)
+        seal(u);
+    flow(u);
+    release(u);
+}
+
+static int write_half(struct upload *u, struct failure *f)
+{
+    u->waiting++;
+    int e = blob_write(u->collector->store, u->blob, u->stored, buf_span(&u->half), on_written, u);
+    if (e) {
+        u->waiting--;
+        return fail(f, e, "the collector cannot store now: %s", err_text(e));
+    }
+    u->stored++;
+    u->rehashed++;
+    buf_clear(&u->half);
+    return 0;
+}
+
+/* What was stored before the interruption is hashed again, piece after piece. */
+static void rehash(struct upload *u);
+
+static void on_reread(void *context, int err, struct span value)
+{
+    struct upload *u = context;
+    u->waiting--;
+    if (err) {
+        struct failure f;
+        fail(&f, err, "a stored piece of artifact %u cannot be read: %s", u->meta.no,
+             err_text(err));
+        blob_delete(u->collector->store, u->blob, NULL, NULL);
+        give_up(u, &f);
+    } else {
+        pki_sha256_add(u->hash, value);
+        u->size_bytes += value.size_bytes;
+        u->rehashed++;
+    }
+    if (!u->in_read) {
+        rehash(u);
+        flow(u);
+        release(u);
+    }
+}
+
+static void rehash(struct upload *u)
+{
+    u->in_read = true;
+    while (u->call && !u->call->finishing && u->rehashed < u->stored && !u->waiting) {
+        u->waiting++;
+        blob_read(u->collector->store, u->blob, u->rehashed, on_reread, u);
+    }
+    u->in_read = false;
+}
+
+static int begin(struct call *call, const trawl_v1_Piece *piece, struct failure *f)
+{
+    struct host *host = host_of(call, f);
+    if (!host)
+        return f->code;
+    int e = check_target(call, host, piece->incident, f);
+    if (e)
+        return e;
+    struct upload *u = calloc(1, sizeof(*u));
+    if (!u)
+        return fail(f, ERR_NOMEM, "out of memory");
+    u->call = call;
+    u->collector = call->collector;
+    u->host = host;
+    u->hash = pki_sha256_open();
+    buf_init(&u->half, STORE_PIECE_SIZE);
+    text_copy(u->meta.incident, sizeof(u->meta.incident), piece->incident);
+    u->meta.no = piece->artifact;
+    keys_blob(u->blob, piece->incident, host->record.name, piece->artifact);
+    call->state = u;
+    struct blob_state state = {0};
+    if (blob_state(u->collector->store, u->blob, &state))
+        memset(&state, 0, sizeof(state));
+    if (state.sealed) {
+        answer_state(call, state.pieces * 2, state.size_bytes, true);
+        return 0;
+    }
+    u->stored = state.pieces;
+    u->next = state.pieces * 2;
+    rehash(u);
+    flow(u);
+    return 0;
+}
+
+static void take_meta(struct upload *u, const trawl_v1_Artifact *meta)
+{
+    trawl_v1_Artifact a = *meta;
+    const trawl_v1_Host *host = &u->host->record;
+    text_copy(a.incident, sizeof(a.incident), u->meta.incident);
+    text_copy(a.host, sizeof(a.host), host->name);
+    a.no = u->meta.no;
+    a.skew_us = host->skew_known ? host->skew_us : 0;
+    a.skew_error_us = host->skew_known ? host->skew_error_us : 0;
+    a.sealed = false;
+    u->meta = a;
+}
+
+static int add_bytes(struct upload *u, struct span data, struct failure *f)
+{
+    pki_sha256_add(u->hash, data);
+    u->size_bytes += data.size_bytes;
+    int e = buf_append_span(&u->half, data);
+    if (e)
+        return fail(f, e, "out of memory");
+    return u->half.size_bytes == STORE_PIECE_SIZE ? write_half(u, f) : 0;
+}
+
+static int check_piece(const struct upload *u, const trawl_v1_Piece *p, struct failure *f)
+{
+    if (strcmp(p->incident, u->meta.incident) != 0 || p->artifact != u->meta.no)
+        return fail(f, ERR_PROTOCOL, "one upload carries one artifact");
+    if (p->no != u->next)
+        return fail(f, ERR_CONFLICT, "piece %u came, piece %u was expected: ask UploadStatus",
+                    p->no, u->next);
+    if (!p->last && p->data.size != CODEC_PIECE_SIZE)
+        return fail(f, ERR_PROTOCOL, "piece %u has %u bytes, not %d", p->no, (unsigned)p->data.size,
+                    CODEC_PIECE_SIZE);
+    if (p->last && !p->has_meta)
+        return fail(f, ERR_PROTOCOL, "the last piece came without its artifact's description");
+    return 0;
+}
+
+static int upload_message(struct call *call, struct span request, struct failure *f)
+{
+    trawl_v1_Piece *p = malloc(sizeof(*p));
+    if (!p)
+        return fail(f, ERR_NOMEM, "out of memory");
+    int e = codec_get_piece(p, request, f);
+    if (!e && !call->state)
+        e = begin(call, p, f);
+    struct upload *u = call->state;
+    if (!e && !call->finishing)
+        e = check_piece(u, p, f);
+    if (!e && !call->finishing) {
+        if (p->has_meta)
+            take_meta(u, &p->meta);
+        u->next++;
+        u->last = p->last;
+        e = add_bytes(u, span_of(p->data.bytes, p->data.size), f);
+        if (!e && u->last && u->half.size_bytes)
+            e = write_half(u, f);
+        if (!e && u->last && !u->waiting)
+            seal(u);
+        flow(u);
+    }
+    free(p);
+    return e;
+}
+
+static int upload_end(struct call *call, struct failure *f)
+{
+    struct upload *u = call->state;
+    if (u && u->last)
+        return 0; /* the answer comes when it is sealed */
+    return fail(f, ERR_PROTOCOL, "the upload ended before the last piece");
+}
+
+static void upload_ended(struct call *call)
+{
+    struct upload *u = call->state;
+    if (!u)
+        return;
+    u->call = NULL;
+    release(u);
+}
+
+const struct handler upload_handlers[] = {
+    {METHOD_FLEET_UPLOAD_STATUS, status_message, NULL, NULL, NULL},
+    {METHOD_FLEET_UPLOAD, upload_message, upload_end, NULL, upload_ended},
+    {.message = NULL},
+};
