@@ -287,17 +287,17 @@ void sampler_figures(const struct sampler *s, size_t *series, uint64_t *values, 
 
 static void on_timer(uv_timer_t *timer);
 
+/* Towards the second after the one last sampled, also when the loop's coarse clock woke us early.
+ */
 static void arm(struct sampler *s)
 {
-    int64_t into_us = s->settings.clock->wall_us(s->settings.clock) % SECOND_US;
-    uint64_t delay_ms = (uint64_t)(SECOND_US - into_us + 999) / 1000;
-    /* Woken a little early by the loop's coarse clock: the second to come is the one after. */
-    if (into_us > SECOND_US / 2 && s->last_second != 0 && delay_ms < 500 &&
-        s->last_wall_us / SECOND_US == s->settings.clock->wall_us(s->settings.clock) / SECOND_US &&
-        s->last_wall_us % SECOND_US > SECOND_US / 2)
-        delay_ms += 1000;
+    int64_t wall_us = s->settings.clock->wall_us(s->settings.clock);
+    int64_t second = s->last_second ? s->last_second : wall_us / SECOND_US;
+    int64_t delay_us = (second + 1) * SECOND_US - wall_us;
+    if (delay_us <= 0 || delay_us > 2 * SECOND_US)
+        delay_us = SECOND_US - wall_us % SECOND_US;
     uv_update_time(s->timer.loop);
-    uv_timer_start(&s->timer, on_timer, delay_ms, 0);
+    uv_timer_start(&s->timer, on_timer, (uint64_t)(delay_us + 999) / 1000, 0);
 }
 
 static void on_timer(uv_timer_t *timer)
@@ -330,6 +330,11 @@ void sampler_stop(struct sampler *s, void (*stopped)(void *context), void *conte
 {
     s->stopped = stopped;
     s->stopped_context = context;
+    if (!s->has_timer) {
+        if (stopped)
+            stopped(context);
+        return;
+    }
     uv_timer_stop(&s->timer);
     uv_close((uv_handle_t *)&s->timer, on_timer_closed);
 }

@@ -70,6 +70,15 @@ void jsonl_str(struct jsonl *j, const char *key, const char *text)
         note(j, text_append_json(j->out, span_str(text)));
 }
 
+void jsonl_member(struct jsonl *j, const char *foreign_key, const char *text)
+{
+    jsonl_str(j, NULL, foreign_key);
+    if (j->error == 0)
+        note(j, buf_append_byte(j->out, ':'));
+    if (j->error == 0)
+        note(j, text_append_json(j->out, span_str(text)));
+}
+
 void jsonl_int(struct jsonl *j, const char *key, int64_t value)
 {
     char text[32];

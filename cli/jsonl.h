@@ -29,6 +29,8 @@ void jsonl_object(struct jsonl *j, const char *key);
 void jsonl_list(struct jsonl *j, const char *key);
 void jsonl_end(struct jsonl *j); /* of the innermost object or list */
 void jsonl_str(struct jsonl *j, const char *key, const char *text);
+/* A member whose key comes from outside. */
+void jsonl_member(struct jsonl *j, const char *foreign_key, const char *text);
 void jsonl_int(struct jsonl *j, const char *key, int64_t value);
 void jsonl_u64(struct jsonl *j, const char *key, uint64_t value);
 void jsonl_bool(struct jsonl *j, const char *key, bool value);

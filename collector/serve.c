@@ -306,7 +306,7 @@ static void on_closed(void *owner, const struct failure *why)
     if (peer->grpc) {
         const struct pki_identity *who = conn_peer(peer->conn);
         if (why->code)
-            log_info("connection of '%s' at %s ended: %s", who->name, conn_address(peer->conn),
+            log_debug("connection of '%s' at %s ended: %s", who->name, conn_address(peer->conn),
                      why->text);
         grpc_close(peer->grpc, why->code ? why->text : "connection closed");
     }

@@ -13,6 +13,7 @@
 
 #define REOPEN_US 1000000
 #define ROW_OVERHEAD 64 /* about what a row takes beside key and value */
+#define PIECE_WEIGHT 4  /* operations that a piece counts as in a group */
 
 /* ---- open and close ---- */
 
@@ -87,6 +88,7 @@ void store_close(struct store *store)
         return;
     assert(!store->polling);
     store_mend(store);
+    store->closed = true;
     writer_stop(store);
     store_poll(store);
     pthread_cond_destroy(&store->work);
@@ -157,6 +159,7 @@ static struct job *job_make(enum job_type type, const char *name, size_t count, 
     job->held_bytes = held_bytes;
     job->ops = (struct store_op *)(void *)(job + 1);
     job->count = count;
+    job->weight = type == JOB_PIECE ? PIECE_WEIGHT : count;
     uint8_t *at = (uint8_t *)(job + 1) + ops_bytes;
     job->name = memcpy(at, name, length);
     *data = at + length;
@@ -167,6 +170,10 @@ static int submit(struct store *store, struct job *job, store_done_fn done, void
 {
     if (!job)
         return ERR_NOMEM;
+    if (store->closed) {
+        free(job);
+        return ERR_CLOSED;
+    }
     if (store->queued_bytes + job->held_bytes > store->settings.queue_bytes) {
         free(job);
         return ERR_BUSY;
@@ -177,9 +184,9 @@ static int submit(struct store *store, struct job *job, store_done_fn done, void
     pthread_mutex_lock(&store->lock);
     bool was_empty = list_empty(&store->queue);
     list_push(&store->queue, &job->link);
-    store->queued_ops += job->count;
+    store->queued_weight += job->weight;
     store->arrivals++;
-    if (was_empty || store->queued_ops >= store->settings.group_ops)
+    if (was_empty || store->queued_weight >= store->settings.group_ops)
         pthread_cond_signal(&store->work);
     pthread_mutex_unlock(&store->lock);
     return 0;

@@ -161,6 +161,7 @@ struct job {
     const char *name; /* partition or artifact */
     struct store_op *ops;
     size_t count;
+    size_t weight;      /* towards a full group */
     uint64_t put_bytes; /* 0: it only deletes */
     uint32_t piece;
     struct span bytes;
@@ -174,11 +175,12 @@ struct store {
     struct lmdb_env records, pieces;
     uint64_t queued_bytes; /* loop's: held by jobs whose callback was not called */
     bool polling;          /* in store_poll() */
+    bool closed;
     pthread_t writer;
     pthread_mutex_t lock; /* of what follows */
     pthread_cond_t work;
     struct list queue, ready; /* accepted; finished */
-    size_t queued_ops, arrivals;
+    size_t queued_weight, arrivals;
     bool closing;
     struct list drops;         /* writer's: drops under way; later jobs for their names wait */
     bool without_ballast;      /* writer's */

@@ -410,18 +410,24 @@ static uint64_t get_le(const uint8_t *at, size_t bytes)
     return value;
 }
 
-bool row_key_is_sound(struct span key, struct span raw)
+static bool is_key_hash(struct span raw, uint64_t hash)
 {
     return raw.size_bytes >= ROW_TRAILER_SIZE &&
-           get_le(raw.data + raw.size_bytes - 4, 4) == key_hash(key) >> 32;
+           get_le(raw.data + raw.size_bytes - 4, 4) == hash >> 32;
+}
+
+bool row_key_is_sound(struct span key, struct span raw)
+{
+    return is_key_hash(raw, key_hash(key));
 }
 
 int row_check(struct span key, struct span raw, struct span *value)
 {
-    if (!row_key_is_sound(key, raw))
+    uint64_t hash = key_hash(key);
+    if (!is_key_hash(raw, hash))
         return ERR_CORRUPT;
     struct span bytes = span_of(raw.data, raw.size_bytes - ROW_TRAILER_SIZE);
-    if (get_le(raw.data + bytes.size_bytes, 8) != store_hash(bytes, key_hash(key)))
+    if (get_le(raw.data + bytes.size_bytes, 8) != store_hash(bytes, hash))
         return ERR_CORRUPT;
     *value = bytes;
     return 0;

@@ -304,16 +304,17 @@ static bool is_held_up(struct store *store, const struct job *job)
 
 static void take_group(struct store *store, struct list *group)
 {
-    size_t ops = 0, bytes = 0;
-    while (!list_empty(&store->queue) && ops < store->settings.group_ops && bytes < GROUP_BYTES) {
+    size_t weight = 0, bytes = 0;
+    while (!list_empty(&store->queue) && weight < store->settings.group_ops &&
+           bytes < GROUP_BYTES) {
         struct job *job = LIST_ENTRY(list_first(&store->queue), struct job, link);
         if (is_held_up(store, job))
             return;
         bool drops = job->type == JOB_DROP || job->type == JOB_BLOB_DELETE;
         list_remove(&job->link);
         list_push(drops ? &store->drops : group, &job->link);
-        store->queued_ops -= job->count;
-        ops += job->count;
+        store->queued_weight -= job->weight;
+        weight += job->weight;
         bytes += job->held_bytes;
     }
 }
@@ -337,7 +338,7 @@ static void gather(struct store *store)
     struct timespec now;
     clock_gettime(CLOCK_MONOTONIC, &now);
     struct timespec last = after(now, (uint64_t)store->settings.group_us * 1000);
-    while (store->queued_ops < store->settings.group_ops && !store->closing &&
+    while (store->queued_weight < store->settings.group_ops && !store->closing &&
            is_before(now, last)) {
         size_t arrivals = store->arrivals;
         struct timespec quiet = after(now, QUIET_NS);

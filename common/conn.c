@@ -157,7 +157,7 @@ static void flush(struct conn *c)
         return;
     }
     if (c->queued_bytes == 0) {
-        uv_buf_t b = uv_buf_init((char *)(uintptr_t)bytes.data, (unsigned)bytes.size_bytes);
+        uv_buf_t b = uv_buf_init((char *)bytes.data, (unsigned)bytes.size_bytes);
         int taken = uv_try_write((uv_stream_t *)&c->tcp, &b, 1);
         if (taken > 0) {
             tls_sent(c->tls, (size_t)taken);

@@ -293,7 +293,7 @@ static void san_add(struct san *san, int type, const void *data, size_t size_byt
     memset(item, 0, sizeof *item);
     item->node.type = type;
     /* The writer only reads it. */
-    item->node.san.unstructured_name.p = (unsigned char *)(uintptr_t)data;
+    item->node.san.unstructured_name.p = (unsigned char *)data;
     item->node.san.unstructured_name.len = size_bytes;
     item->next = san->count ? &san->items[san->count - 1] : NULL;
     san->list = item;

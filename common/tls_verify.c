@@ -194,7 +194,7 @@ static uint32_t check_fingerprint(struct verdict *v)
         note_above(v->tls, &ca,
                    mbedtls_x509_time_is_past(&ca.valid_to) ? MBEDTLS_X509_BADCERT_EXPIRED : 0);
         /* Non-const in the interface only: nothing of the certificate is changed. */
-        ret = mbedtls_x509_crt_verify_with_profile((mbedtls_x509_crt *)(uintptr_t)v->crt, &ca, NULL,
+        ret = mbedtls_x509_crt_verify_with_profile((mbedtls_x509_crt *)v->crt, &ca, NULL,
                                                    &tls_profile, v->tls->server_name, &v->flags,
                                                    NULL, NULL);
     }

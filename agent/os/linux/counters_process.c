@@ -194,6 +194,8 @@ static void give_stat(struct os_counters *c, struct processes *p, struct followe
 static void give_files(struct os_counters *c, struct processes *p, struct followed *process)
 {
     struct stat st;
+    if (counter_has(c, process->instance, ROW_FDS))
+        return;
     if (!p->files_counted)
         counter_gap(c, &type, process->instance, ROW_FDS, "needs kernel 6.2 or newer");
     else if (process->files_fd < 0 || fstat(process->files_fd, &st) < 0 || st.st_size < 0)
@@ -254,7 +256,7 @@ static void sample_io(struct os_counters *c, struct processes *p, struct followe
 static void sample_threads(struct os_counters *c, struct processes *p, struct followed *process,
                            uint32_t threads)
 {
-    const char *reason = threads_sample(c, p, process, threads);
+    const char *reason = threads_update(c, p, process, threads);
     if (reason) {
         counter_gap(c, &type, process->instance, ROW_SWITCHES, reason);
         counter_gap(c, &type, process->instance, ROW_RUNQUEUE_DELAY, reason);
@@ -284,7 +286,7 @@ static void rename_followed(struct os_counters *c, struct processes *p, struct f
 }
 
 /* False when the process has ended. */
-static bool sample_one(struct os_counters *c, struct processes *p, struct followed *process)
+static bool read_one(struct os_counters *c, struct processes *p, struct followed *process)
 {
     uint8_t data[PROC_STAT_SIZE];
     char reason[FOLLOWED_REASON_SIZE];
@@ -306,6 +308,38 @@ static bool sample_one(struct os_counters *c, struct processes *p, struct follow
     give_files(c, p, process);
     sample_io(c, p, process);
     sample_threads(c, p, process, stat.threads);
+    process->read_us = c->mono_us;
+    return true;
+}
+
+/* It did not run, so that its numbers are what they were. */
+static void repeat_one(struct os_counters *c, struct processes *p, struct followed *process)
+{
+    struct instance *instance = process->instance;
+    if (process->io_us != 0)
+        process->io_us = c->mono_us;
+    if (process->io_fd < 0)
+        sample_io(c, p, process);
+    for (size_t i = 0; i < ROWS; i++)
+        if (instance->series[i].has_value)
+            counter_value(c, &type, instance, i, instance->series[i].raw);
+    give_files(c, p, process);
+}
+
+/*
+ * Most processes sleep most of the time; scheduler statistics, which are cheap to read, tell. Their
+ * memory can be taken away while they sleep and their files closed by a process that shares them,
+ * so all is read again now and then, not of all processes in the same second.
+ */
+static bool sample_one(struct os_counters *c, struct processes *p, struct followed *process)
+{
+    bool ran = threads_read(p, process);
+    uint64_t age_us = c->mono_us - process->read_us;
+    uint64_t limit_us = REREAD_US - process->pid % 8 * (REREAD_US / 16);
+    process->idle = !ran && process->read_us != 0 && age_us < limit_us;
+    if (!process->idle)
+        return read_one(c, p, process);
+    repeat_one(c, p, process);
     return true;
 }
 
@@ -403,12 +437,19 @@ void os_counters_on_process(struct os_counters *c,
 
 /* ---- values that only the broker can read ---- */
 
+/* What the broker told of a process that does not run still holds. */
+static bool wants_io(const struct followed *process)
+{
+    bool known = process->idle && process->io_us != 0 && process->io.error == 0;
+    return process->io_fd < 0 && lacks_privilege(process->io_error) && !known;
+}
+
 size_t os_counters_want_io(struct os_counters *c, uint32_t *pids, size_t count)
 {
     struct processes *p = c->processes;
     size_t wanted = 0;
     for (size_t i = 0; i < p->followed_count && wanted < count; i++)
-        if (p->followed[i].io_fd < 0 && lacks_privilege(p->followed[i].io_error))
+        if (wants_io(&p->followed[i]))
             pids[wanted++] = p->followed[i].pid;
     return wanted;
 }

@@ -16,7 +16,7 @@
 struct followed_thread {
     uint32_t tid;
     int fd;
-    uint64_t wait_ns, switches; /* as read last */
+    uint64_t run_ns, wait_ns, switches; /* as read last */
 };
 
 /*
@@ -31,6 +31,8 @@ struct followed {
     uint64_t renamed_us; /* 0: never */
     char comm[OS_PROCESS_NAME_SIZE];
     struct instance *instance;
+    uint64_t read_us; /* when all its files were read last; 0: never */
+    bool idle;        /* it did not run since */
     int stat_fd;
     int io_fd;
     int files_fd;
@@ -57,7 +59,8 @@ struct known {
     bool named;   /* asked for by name */
     bool doubted; /* to be scanned at once: its pid may be in use again */
     uint64_t start_ticks;
-    uint64_t ticks; /* of processor time, when it was scanned last */
+    uint64_t ticks;   /* of processor time, when it was scanned last */
+    uint64_t seen_us; /* when it was first listed; 0: it was there before us */
     uint64_t scanned_us;
     uint64_t rate; /* microseconds of processor time per second, smoothed */
     char comm[PROC_COMM_CUT + 1];
@@ -110,9 +113,11 @@ void followed_sample(struct os_counters *c, struct processes *p);
 
 /* ---- counters_thread.c ---- */
 
-/* Brings `wait_ns` and `switches` of the process up to date. Returns the reason why they are not
- * known, or NULL. */
-const char *threads_sample(struct os_counters *c, struct processes *p, struct followed *process,
+/* Reads the threads listed. False: none of them ran since the last reading, and all are known. */
+bool threads_read(struct processes *p, struct followed *process);
+/* Lists them anew if there may be others. Returns the reason why the sums are not known, or NULL.
+ */
+const char *threads_update(struct os_counters *c, struct processes *p, struct followed *process,
                            uint32_t threads);
 void threads_done(struct processes *p, struct followed *process);
 

@@ -19,7 +19,9 @@
 #define TURN_SECONDS 10
 #define TURN_LEAST 8    /* processes a second */
 #define KERNEL_TURNS 16 /* kernel threads are read again each so many turns: their pids return */
-#define BUSY_US UINT64_C(60000000) /* stays followed that long after it was busy */
+#define BUSY_US UINT64_C(60000000)   /* stays followed that long after it was busy */
+#define MATURE_US UINT64_C(10000000) /* younger ones are not followed, unless by name */
+#define LISTED_A_SECOND 256
 #define PIDS_FIRST 256
 
 void scan_done(struct processes *p)
@@ -44,10 +46,14 @@ static void tell(const struct processes *p, const struct known *known, bool star
 
 /* ---- listing ---- */
 
+/* A listing costs by the process: with thousands of them it is not made each second. */
 static bool is_list_due(const struct os_counters *c, const struct processes *p)
 {
+    uint64_t age_us = c->mono_us - p->listed_us;
+    if (p->listed_us != 0 && age_us < p->known_count / LISTED_A_SECOND * 1000000)
+        return false;
     return p->listed_us == 0 || p->list_again || c->forks != p->listed_forks ||
-           c->threads != p->listed_threads || c->mono_us - p->listed_us >= LIST_ALWAYS_US;
+           c->threads != p->listed_threads || age_us >= LIST_ALWAYS_US;
 }
 
 static int add_pid(struct processes *p, uint32_t pid)
@@ -155,8 +161,9 @@ static int make_room(struct processes *p, size_t count)
 }
 
 /* Both lists rise; filled from the end, so that nothing is overwritten. */
-static void add_new(struct processes *p, size_t count)
+static void add_new(struct processes *p, size_t count, uint64_t mono_us)
 {
+    uint64_t seen_us = p->listed_us == 0 ? 0 : mono_us;
     size_t k = p->known_count, n = p->pid_count, to = k + count;
     p->known_count = to;
     while (n > 0) {
@@ -164,7 +171,8 @@ static void add_new(struct processes *p, size_t count)
             n -= p->known[k - 1].pid == p->pids[n - 1];
             p->known[--to] = p->known[--k];
         } else {
-            p->known[--to] = (struct known){.pid = p->pids[--n], .told = p->listed_us == 0};
+            p->known[--to] =
+                (struct known){.pid = p->pids[--n], .told = p->listed_us == 0, .seen_us = seen_us};
         }
     }
 }
@@ -178,7 +186,7 @@ static void list(struct os_counters *c, struct processes *p)
     if (p->known_count + count > 2 * KNOWN_MAX || make_room(p, p->known_count + count) < 0)
         return; /* again next second */
     if (count > 0) {
-        add_new(p, count);
+        add_new(p, count, c->mono_us);
         p->fresh = true;
     }
     p->list_again = p->cut;
@@ -268,7 +276,7 @@ static void scan_one(struct os_counters *c, struct processes *p, struct known *k
     }
     if (known->scanned && known->start_ticks != stat.start_ticks) { /* the pid is in use again */
         forget(c, p, known);
-        *known = (struct known){.pid = known->pid};
+        *known = (struct known){.pid = known->pid, .seen_us = c->mono_us};
     }
     if (known->scanned)
         note_again(c, p, known, &stat);
@@ -281,12 +289,13 @@ static void scan_one(struct os_counters *c, struct processes *p, struct known *k
 /* ---- choosing whom to follow ---- */
 
 /* Puts the busiest into p->top, busiest first; returns how many. */
-static size_t find_top(struct processes *p)
+static size_t find_top(struct os_counters *c, struct processes *p)
 {
     size_t count = 0;
     for (size_t i = 0; i < p->known_count; i++) {
         struct known *known = &p->known[i];
-        if (!known->scanned || known->ignored || known->ended || known->named)
+        bool young = known->seen_us != 0 && c->mono_us - known->seen_us < MATURE_US;
+        if (!known->scanned || known->ignored || known->ended || known->named || young)
             continue;
         if (count == p->busiest && (count == 0 || p->top[count - 1]->rate >= known->rate))
             continue;
@@ -335,7 +344,7 @@ static void choose(struct os_counters *c, struct processes *p)
             !followed_add(c, p, known))
             p->left_out++;
     }
-    size_t count = find_top(p);
+    size_t count = find_top(c, p);
     for (size_t i = 0; i < count; i++)
         follow_busy(c, p, p->top[i]);
 }

@@ -135,8 +135,8 @@ static bool is_list_due(const struct os_counters *c, const struct followed *proc
     return process->listed_us == 0 || age_us >= (changed ? RELIST_US : RELIST_ALWAYS_US);
 }
 
-static void update_threads(struct os_counters *c, struct processes *p, struct followed *process,
-                           uint32_t threads)
+static void list_anew(struct os_counters *c, struct processes *p, struct followed *process,
+                      uint32_t threads)
 {
     process->listed_us = c->mono_us;
     process->threads_listed = threads;
@@ -152,44 +152,52 @@ static void update_threads(struct os_counters *c, struct processes *p, struct fo
 
 /* ---- reading ---- */
 
-static void add_growth(uint64_t *sum, uint64_t *last, uint64_t now)
+/* Whether it grew. */
+static bool add_growth(uint64_t *sum, uint64_t *last, uint64_t now)
 {
-    if (now >= *last)
-        *sum += now - *last;
+    uint64_t before = *last;
+    if (now > before)
+        *sum += now - before;
     *last = now;
+    return now != before;
 }
 
 /* False when the thread has ended. */
-static bool read_thread(struct followed *process, struct followed_thread *thread)
+static bool read_thread(struct followed *process, struct followed_thread *thread, bool *ran)
 {
     uint8_t data[RECORD_SIZE];
     struct proc_schedstat s;
     ssize_t got = pread(thread->fd, data, sizeof data, 0);
     if (got <= 0 || proc_parse_schedstat(span_of(data, (size_t)got), &s) < 0)
         return false;
-    add_growth(&process->wait_ns, &thread->wait_ns, s.wait_ns);
-    add_growth(&process->switches, &thread->switches, s.switches);
+    *ran |= add_growth(&process->wait_ns, &thread->wait_ns, s.wait_ns);
+    *ran |= add_growth(&process->switches, &thread->switches, s.switches);
+    *ran |= s.run_ns != thread->run_ns;
+    thread->run_ns = s.run_ns;
     return true;
 }
 
-static void read_threads(struct processes *p, struct followed *process)
+bool threads_read(struct processes *p, struct followed *process)
 {
+    bool ran = process->thread_count == 0 || process->threads_reason[0] != '\0';
     size_t i = 0;
     while (i < process->thread_count) {
-        if (read_thread(process, &process->threads[i]))
+        if (read_thread(process, &process->threads[i], &ran)) {
             i++;
-        else
+        } else {
             drop_thread(p, process, i);
+            ran = true;
+        }
     }
+    return ran || process->switches == 0;
 }
 
-const char *threads_sample(struct os_counters *c, struct processes *p, struct followed *process,
+const char *threads_update(struct os_counters *c, struct processes *p, struct followed *process,
                            uint32_t threads)
 {
-    read_threads(p, process);
     if (is_list_due(c, process, threads)) {
-        update_threads(c, p, process, threads);
-        read_threads(p, process);
+        list_anew(c, p, process, threads);
+        (void)threads_read(p, process);
     }
     if (process->threads_reason[0] != '\0')
         return process->threads_reason;

@@ -288,6 +288,15 @@ static int walk_all(struct capture *c, struct failure *f)
     return 0;
 }
 
+static int name_place(struct capture *c, size_t index, struct failure *f)
+{
+    struct unwind_frame frames[UNWIND_INLINED_MAX];
+    size_t count = unwind_name(c->unwind, c->set.known[index].place, frames, UNWIND_INLINED_MAX);
+    if (stacks_set_names(&c->set, index, frames, count))
+        return fail(f, ERR_NOMEM, "no memory to name %zu frames", c->set.known_count);
+    return 0;
+}
+
 static int unwind_all(struct capture *c, struct failure *f)
 {
     int rc = unwind_start(c->unwind, f);
@@ -296,7 +305,8 @@ static int unwind_all(struct capture *c, struct failure *f)
     if (rc == 0)
         rc = stacks_group(&c->set, f);
     for (size_t i = 0; rc == 0 && i < c->set.known_count; i++)
-        unwind_name(c->unwind, c->set.known[i], &c->set.names[i]);
+        rc = name_place(c, i, f);
+
     for (size_t i = 0; rc == 0 && i < c->set.group_count; i++) {
         struct stacks_group *group = &c->set.groups[i];
         stacks_signature(&c->set, &c->set.threads[c->set.order[group->first]], group->signature);

@@ -76,9 +76,10 @@ static void collect_known(struct stacks_set *set)
     size_t count = 0;
     for (size_t i = 0; i < set->group_count; i++) {
         const struct stacks_thread *thread = leader(set, i);
-        memcpy(set->known + count, set->places + thread->first, thread->count * sizeof *set->known);
-        count += thread->count;
+        for (size_t k = 0; k < thread->count; k++)
+            set->known[count++].place = set->places[thread->first + k];
     }
+    /* The place is the first member, so that places and known ones compare alike. */
     qsort(set->known, count, sizeof *set->known, compare_place);
     for (size_t i = 0; i < count; i++) {
         if (set->known_count == 0 ||
@@ -99,11 +100,9 @@ int stacks_group(struct stacks_set *set, struct failure *f)
     for (size_t i = 0; i < set->group_count; i++)
         places += leader(set, i)->count;
     set->known = calloc(places + 1, sizeof *set->known);
-    if (set->known)
-        collect_known(set);
-    set->names = calloc(set->known_count + 1, sizeof *set->names);
-    if (!set->known || !set->names)
+    if (!set->known)
         return fail(f, ERR_NOMEM, "no memory to name %zu frames", places);
+    collect_known(set);
     return 0;
 }
 
@@ -118,12 +117,32 @@ void stacks_set_done(struct stacks_set *set)
     memset(set, 0, sizeof *set);
 }
 
-const struct unwind_frame *stacks_name(const struct stacks_set *set, struct unwind_place place)
+int stacks_set_names(struct stacks_set *set, size_t index, const struct unwind_frame *frames,
+                     size_t count)
+{
+    if (set->name_capacity - set->name_count < count) {
+        size_t capacity = set->name_capacity * 2 + count + 64;
+        struct unwind_frame *names = realloc(set->names, capacity * sizeof *names);
+        if (!names)
+            return ERR_NOMEM;
+        set->names = names;
+        set->name_capacity = capacity;
+    }
+    memcpy(set->names + set->name_count, frames, count * sizeof *frames);
+    set->known[index].first = set->name_count;
+    set->known[index].count = count;
+    set->name_count += count;
+    return 0;
+}
+
+size_t stacks_names(const struct stacks_set *set, struct unwind_place place,
+                    const struct unwind_frame **out)
 {
     static const struct unwind_frame unknown;
-    const struct unwind_place *found =
+    const struct stacks_known *found =
         bsearch(&place, set->known, set->known_count, sizeof *set->known, compare_place);
-    return found ? &set->names[found - set->known] : &unknown;
+    *out = found && found->count ? &set->names[found->first] : &unknown;
+    return found && found->count ? found->count : 1;
 }
 
 /* ---- signature: http://www.isthe.com/chongo/tech/comp/fnv/ ---- */
@@ -159,36 +178,55 @@ void stacks_signature(const struct stacks_set *set, const struct stacks_thread *
                       uint8_t out[16])
 {
     u128 hash = ((u128)0x6c62272e07bb0142 << 64) | 0x62b821756295c58d;
-    for (size_t i = 0; i < thread->count; i++)
-        hash = fnv_frame(hash, stacks_name(set, set->places[thread->first + i]));
+    for (size_t i = 0; i < thread->count; i++) {
+        const struct unwind_frame *frame;
+        stacks_names(set, set->places[thread->first + i], &frame);
+        hash = fnv_frame(hash, frame);
+    }
     for (int i = 0; i < 16; i++)
         out[i] = (uint8_t)(hash >> (8 * (15 - i)));
 }
 
 /* ---- the verdict's summary ---- */
 
-/* Joins what fits whole, so that no name is cut in two. */
-static void top_frames(const struct stacks_set *set, const struct stacks_thread *thread, char *out,
-                       size_t size_bytes)
+int stacks_name_length(const char *function)
 {
-    size_t used = 0;
+    size_t length = strcspn(function, "@");
+    return (int)(length ? length : strlen(function));
+}
+
+/* Appends a frame if it fits whole, so that no name is cut in two. */
+static bool join_frame(const struct unwind_frame *frame, char *out, size_t size_bytes)
+{
+    size_t used = strlen(out);
+    char text[256];
+    const char *separator = used ? ";" : "";
+    if (frame->function)
+        text_format(text, sizeof text, "%s%.*s", separator, stacks_name_length(frame->function),
+                    frame->function);
+    else if (frame->module)
+        text_format(text, sizeof text, "%s%s+0x%llx", separator, frame->module->name,
+                    (unsigned long long)frame->offset);
+    else
+        text_format(text, sizeof text, "%s??", separator);
+    size_t length = strlen(text);
+    if (used + length >= size_bytes)
+        return false;
+    memcpy(out + used, text, length + 1);
+    return true;
+}
+
+static void join_frames(const struct stacks_set *set, const struct stacks_thread *thread, char *out,
+                        size_t size_bytes)
+{
     out[0] = '\0';
     for (size_t i = 0; i < thread->count; i++) {
-        const struct unwind_frame *frame = stacks_name(set, set->places[thread->first + i]);
-        char text[256];
-        const char *separator = i ? ";" : "";
-        if (frame->function)
-            text_format(text, sizeof text, "%s%s", separator, frame->function);
-        else if (frame->module)
-            text_format(text, sizeof text, "%s%s+0x%llx", separator, frame->module->name,
-                        (unsigned long long)frame->offset);
-        else
-            text_format(text, sizeof text, "%s??", separator);
-        size_t length = strlen(text);
-        if (used + length >= size_bytes)
-            return;
-        memcpy(out + used, text, length + 1);
-        used += length;
+        const struct unwind_frame *frames;
+        size_t count = stacks_names(set, set->places[thread->first + i], &frames);
+        for (size_t k = 0; k < count; k++) {
+            if (!join_frame(&frames[k], out, size_bytes))
+                return;
+        }
     }
 }
 
@@ -199,6 +237,6 @@ void stacks_tops(const struct stacks_set *set, struct os_stacks_result *result)
         struct os_stack_top *top = &result->tops[result->top_count++];
         memcpy(top->signature, set->groups[i].signature, sizeof top->signature);
         top->threads = (uint32_t)set->groups[i].count;
-        top_frames(set, leader(set, i), top->frames, sizeof top->frames);
+        join_frames(set, leader(set, i), top->frames, sizeof top->frames);
     }
 }

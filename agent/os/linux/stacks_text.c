@@ -61,21 +61,28 @@ static void put_head(struct writer *w, const struct stacks_head *head)
     }
 }
 
+static void put_function(struct writer *w, const char *function)
+{
+    if (w->rc == 0)
+        w->rc = text_append_safe(w->out, span_of(function, (size_t)stacks_name_length(function)),
+                                 false);
+}
+
 /* "function+0x12 at file:line (module+0x345)" */
 static void put_frame(struct writer *w, struct unwind_place place, const struct unwind_frame *frame)
 {
-    if (frame->function) {
-        put_safe(w, frame->function);
-        put_format(w, "+0x%" PRIx64, frame->function_offset);
-    } else {
+    if (frame->function)
+        put_function(w, frame->function);
+    else
         put(w, "??");
-    }
+    if (frame->function && !frame->inlined)
+        put_format(w, "+0x%" PRIx64, frame->function_offset);
     if (frame->file) {
         put(w, " at ");
         put_safe(w, frame->file);
         put_format(w, ":%d", frame->line);
     }
-    put(w, " (");
+    put(w, frame->inlined ? " (inlined, " : " (");
     if (frame->module) {
         put_safe(w, frame->module->name);
         put(w, "+");
@@ -103,11 +110,16 @@ static void put_group(struct writer *w, const struct stacks_set *set,
 {
     const struct stacks_thread *thread = &set->threads[set->order[group->first]];
     put_members(w, set, group);
+    size_t number = 0;
     for (size_t i = 0; i < thread->count; i++) {
         struct unwind_place place = set->places[thread->first + i];
-        put_format(w, "#%-3zu ", i);
-        put_frame(w, place, stacks_name(set, place));
-        put(w, "\n");
+        const struct unwind_frame *frames;
+        size_t count = stacks_names(set, place, &frames);
+        for (size_t k = 0; k < count; k++) {
+            put_format(w, "#%-3zu ", number++);
+            put_frame(w, place, &frames[k]);
+            put(w, "\n");
+        }
     }
     if (thread->why)
         put_format(w, "     (no more frames: %s)\n", thread->why);
@@ -126,14 +138,21 @@ static void put_module(struct writer *w, const struct unwind_module *module)
 }
 
 /* A ';' separates frames in the folded form, so none may stand in a name. */
-static void put_folded_name(struct writer *w, const char *name)
+static void put_folded_frame(struct writer *w, const struct unwind_frame *frame)
 {
     size_t begin = w->out->size_bytes;
-    put_safe(w, name);
+    if (frame->function)
+        put_function(w, frame->function);
+    else if (frame->module)
+        put_safe(w, frame->module->name);
+    else
+        put(w, "??");
     for (size_t i = begin; w->rc == 0 && i < w->out->size_bytes; i++) {
         if (w->out->data[i] == ';')
             w->out->data[i] = ':';
     }
+    if (!frame->function && frame->module)
+        put_format(w, "+0x%" PRIx64, frame->offset);
 }
 
 /* "process;outermost;...;innermost count", as flame graph tools read it. */
@@ -141,17 +160,15 @@ static void put_folded(struct writer *w, const struct stacks_set *set, const cha
                        const struct stacks_group *group)
 {
     const struct stacks_thread *thread = &set->threads[set->order[group->first]];
-    put_folded_name(w, process);
+    struct unwind_frame root = {.function = process};
+    put_folded_frame(w, &root);
     for (size_t i = thread->count; i-- > 0;) {
-        const struct unwind_frame *frame = stacks_name(set, set->places[thread->first + i]);
-        put(w, ";");
-        if (frame->function)
-            put_folded_name(w, frame->function);
-        else if (frame->module) {
-            put_folded_name(w, frame->module->name);
-            put_format(w, "+0x%" PRIx64, frame->offset);
-        } else
-            put(w, "??");
+        const struct unwind_frame *frames;
+        size_t count = stacks_names(set, set->places[thread->first + i], &frames);
+        while (count-- > 0) {
+            put(w, ";");
+            put_folded_frame(w, &frames[count]);
+        }
     }
     put_format(w, " %zu\n", group->count);
 }

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Threads with equal stacks brought together, and written for people. Pure: no process, no file;
- * names come through a callback, so that tests need no ELF. Called by stacks.c.
+ * names are given, so that tests need no ELF. Called by stacks.c.
  */
 #ifndef TRAWL_AGENT_OS_LINUX_STACKS_TEXT_H
 #define TRAWL_AGENT_OS_LINUX_STACKS_TEXT_H
@@ -25,6 +25,13 @@ struct stacks_group {
     uint8_t signature[16];
 };
 
+/* A place and its frames, names[first] (innermost) to names[first + count - 1]; none: not named
+ * yet. */
+struct stacks_known {
+    struct unwind_place place;
+    size_t first, count;
+};
+
 struct stacks_set {
     struct stacks_thread *threads;
     size_t thread_count;
@@ -34,9 +41,10 @@ struct stacks_set {
     struct stacks_group *groups; /* busiest first, then by lowest tid */
     size_t group_count;
     /* Every place of every group once, sorted, with its name. */
-    struct unwind_place *known;
-    struct unwind_frame *names;
+    struct stacks_known *known;
     size_t known_count;
+    struct unwind_frame *names;
+    size_t name_count, name_capacity;
 };
 
 /* Fills order, groups and known. ERR_NOMEM. */
@@ -50,8 +58,15 @@ void stacks_set_done(struct stacks_set *set);
  */
 void stacks_signature(const struct stacks_set *set, const struct stacks_thread *thread,
                       uint8_t out[16]);
-/* The name of a place that stacks_group() has seen. */
-const struct unwind_frame *stacks_name(const struct stacks_set *set, struct unwind_place place);
+/* Gives known[index] its frames (copied). ERR_NOMEM. */
+int stacks_set_names(struct stacks_set *set, size_t index, const struct unwind_frame *frames,
+                     size_t count);
+/* The frames of a place: at least one, with nothing in it when nothing is known. */
+size_t stacks_names(const struct stacks_set *set, struct unwind_place place,
+                    const struct unwind_frame **out);
+
+/* How much of a symbol is its name: without "@@VERSION". */
+int stacks_name_length(const char *function);
 
 /* What stands at the head of the text. */
 struct stacks_head {

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * A gRPC client and a gRPC server in one process, joined by memory and a clock that stands still until told. The server
- * serves a few methods named after what they do. Used by test_grpc.c and test_grpc_hostile.c.
+ * A gRPC client and a gRPC server in one process, joined by memory and a clock that stands still
+ * until told. The server serves a few methods named after what they do. Used by test_grpc.c and
+ * test_grpc_hostile.c.
  */
 #ifndef TESTS_PROTO_GRPC_PAIR_H
 #define TESTS_PROTO_GRPC_PAIR_H
@@ -15,7 +16,15 @@
 
 struct pair;
 
-enum pair_kind { KIND_UNARY, KIND_CLIENT, KIND_SERVER, KIND_BIDI, KIND_HOLD, KIND_FAIL, KIND_PAUSED };
+enum pair_kind {
+    KIND_UNARY,
+    KIND_CLIENT,
+    KIND_SERVER,
+    KIND_BIDI,
+    KIND_HOLD,
+    KIND_FAIL,
+    KIND_PAUSED
+};
 
 /* What one side of one call saw. */
 struct seen {
@@ -42,7 +51,7 @@ struct pair {
     struct grpc *client, *server;
     int client_failed, server_failed;
     struct failure client_why, server_why;
-    size_t fragment; /* at most this many bytes at a time; 0: all */
+    size_t fragment;               /* at most this many bytes at a time; 0: all */
     bool client_mute, server_mute; /* bytes from that side are not carried */
     unsigned wakes;
     struct seen served[PAIR_CALLS];

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * gRPC between our own two sides: the four kinds of call, how calls end, flow control, drain, keepalive, loss. What
- * hostile peers do is in test_grpc_hostile.c, what other implementations do in tests/e2e/20_interop.sh.
+ * gRPC between our own two sides: the four kinds of call, how calls end, flow control, drain,
+ * keepalive, loss. What hostile peers do is in test_grpc_hostile.c, what other implementations do
+ * in tests/e2e/20_interop.sh.
  */
 #include "grpc_pair.h"
 
@@ -708,16 +709,16 @@ TEST(timeouts_are_read_in_all_units)
     CHECK_EQ_INT(timeout_us("2001n"), 3);
     CHECK_EQ_INT(timeout_us("0S"), 0);
     CHECK_EQ_INT(timeout_us("99999999H"), 359999996400000000);
-    static const char *const bad[] = {"", "S", "1", "1s", "-1S", "+1S", " 1S", "1 S", "1SS",
-                                      "123456789S", "1.5S", "0x1S"};
+    static const char *const bad[] = {"",    "S",   "1",   "1s",         "-1S",  "+1S",
+                                      " 1S", "1 S", "1SS", "123456789S", "1.5S", "0x1S"};
     for (size_t i = 0; i < sizeof bad / sizeof bad[0]; i++)
         CHECK(timeout_us(bad[i]) == UINT64_MAX);
 }
 
 TEST(timeouts_are_written_so_that_they_come_back)
 {
-    static const uint64_t values[] = {1,           1000,          99999999,         100000000,
-                                      100000001,   99999999999,   3600000000001,    UINT64_C(1) << 56,
+    static const uint64_t values[] = {1,         1000,        99999999,      100000000,
+                                      100000001, 99999999999, 3600000000001, UINT64_C(1) << 56,
                                       UINT64_MAX};
     for (size_t i = 0; i < sizeof values / sizeof values[0]; i++) {
         char text[GRPC_TIMEOUT_SIZE];
@@ -794,7 +795,8 @@ static void *scarce_realloc(void *data, size_t size, void *user_data)
     return scarce_take(user_data) ? realloc(data, size) : NULL;
 }
 
-/* One call of each kind, with the n-th allocation of the server failing: refused or served, no crash. */
+/* One call of each kind, with the n-th allocation of the server failing: refused or served, no
+ * crash. */
 static bool run_scarce(unsigned allocations, bool server_side)
 {
     struct scarce scarce = {.left = allocations};
@@ -804,8 +806,8 @@ static bool run_scarce(unsigned allocations, bool server_side)
     unsigned started = 0;
     REQUIRE(p != NULL);
     p->scarce = true;
-    int r = grpc_open_with(&p->server, true, NULL, &PAIR_EVENTS, p, "", 0,
-                           server_side ? &mem : NULL);
+    int r =
+        grpc_open_with(&p->server, true, NULL, &PAIR_EVENTS, p, "", 0, server_side ? &mem : NULL);
     if (r == 0)
         r = grpc_open_with(&p->client, false, NULL, &PAIR_CLIENT_EVENTS, p, "c", 0,
                            server_side ? NULL : &mem);

@@ -1,13 +1,23 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * gRPC against peers that break rules or take too much: hand-made HTTP/2 frames into a server, whose answers our own
- * client reads. The client's own bytes never arrive. Random bytes are the business of tests/fuzz/fuzz_grpc.c.
+ * gRPC against peers that break rules or take too much: hand-made HTTP/2 frames into a server,
+ * whose answers our own client reads. The client's own bytes never arrive. Random bytes are the
+ * business of tests/fuzz/fuzz_grpc.c.
  */
 #include "grpc_pair.h"
 
 #include "proto/grpc_internal.h"
 
-enum { DATA = 0, HEADERS = 1, RST_STREAM = 3, SETTINGS = 4, PING = 6, GOAWAY = 7, WINDOW = 8, CONT = 9 };
+enum {
+    DATA = 0,
+    HEADERS = 1,
+    RST_STREAM = 3,
+    SETTINGS = 4,
+    PING = 6,
+    GOAWAY = 7,
+    WINDOW = 8,
+    CONT = 9
+};
 enum { END_STREAM = 1, END_HEADERS = 4 };
 
 static void raw_frame(struct buf *b, uint8_t type, uint8_t flags, uint32_t id, struct span payload)
@@ -24,7 +34,8 @@ static void raw_frame(struct buf *b, uint8_t type, uint8_t flags, uint32_t id, s
     REQUIRE(buf_append(b, head, sizeof head) == 0 && buf_append_span(b, payload) == 0);
 }
 
-/* RFC 7541 section 6.2.2: literal without indexing, new name; lengths below 127, or two bytes more. */
+/* RFC 7541 section 6.2.2: literal without indexing, new name; lengths below 127, or two bytes more.
+ */
 static void raw_length(struct buf *b, size_t n)
 {
     if (n < 127) {
@@ -71,7 +82,8 @@ static void raw_reset(struct buf *b, uint32_t id, uint8_t code)
     raw_frame(b, RST_STREAM, 0, id, span_of(payload, 4));
 }
 
-/* A server that has got the preface, a client with `*s` waiting on stream 1, and an empty buffer. */
+/* A server that has got the preface, a client with `*s` waiting on stream 1, and an empty buffer.
+ */
 static struct pair *hostile_open(struct seen *s, struct buf *b, const struct grpc_limits *limits)
 {
     struct pair *p = pair_open(NULL, limits);
@@ -480,8 +492,10 @@ TEST(resets_are_told_apart)
     static const struct {
         uint8_t code;
         enum grpc_status status;
-    } cases[] = {{8, GRPC_CANCELLED},          {7, GRPC_UNAVAILABLE},
-                 {11, GRPC_RESOURCE_EXHAUSTED}, {12, GRPC_PERMISSION_DENIED},
+    } cases[] = {{8, GRPC_CANCELLED},
+                 {7, GRPC_UNAVAILABLE},
+                 {11, GRPC_RESOURCE_EXHAUSTED},
+                 {12, GRPC_PERMISSION_DENIED},
                  {2, GRPC_INTERNAL}};
     for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
         struct seen s;

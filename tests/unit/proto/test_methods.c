@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The table of methods: found by path, and who may call what. The whole matrix stands here in words of its own, so that
- * a slip in methods.def is seen. */
+/* The table of methods: found by path, and who may call what. The whole matrix stands here in words
+ * of its own, so that a slip in methods.def is seen. */
 #include "proto/methods.h"
 
 #include <string.h>

@@ -1,0 +1,141 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * What the files of the capture module share. capture.c: orders and verdicts; capture_run.c: one
+ * order from its start to its last artifact; capture_job.c: one kind of one process;
+ * capture_journal.c: what is on disk. Invariant: `order->verdict` is on disk as it stands whenever
+ * it may be sent.
+ */
+#ifndef TRAWL_AGENT_CAPTURE_PRIVATE_H
+#define TRAWL_AGENT_CAPTURE_PRIVATE_H
+
+#include "agent/capture.h"
+#include "agent/evidence.h"
+#include "common/list.h"
+
+#define ARTIFACTS_MAX 200
+#define KINDS_MAX 12
+#define INCIDENT_SIZE sizeof(((trawl_v1_Order *)0)->incident)
+
+enum order_phase {
+    ORDER_QUEUED,
+    ORDER_RUNNING,
+    ORDER_SENDING, /* nothing more is taken; the verdict is final and waits for the artifacts */
+    ORDER_ENDED    /* the final verdict may be sent */
+};
+
+enum artifact_fate { ARTIFACT_WAITS, ARTIFACT_SEALED, ARTIFACT_LOST };
+
+struct order_artifact {
+    uint32_t no;
+    enum artifact_fate fate;
+    uint64_t size_bytes;
+};
+
+struct order {
+    struct list link;
+    trawl_v1_Order order;
+    trawl_v1_Verdict verdict;
+    enum order_phase phase;
+    uint32_t sent_no, acked_no;
+    uint64_t received_mono_us;
+    int64_t received_wall_us;
+    char directory[STATE_PATH_SIZE];
+    struct order_artifact artifacts[ARTIFACTS_MAX];
+    uint32_t artifact_count;
+    bool is_cancelled;
+    /* Why something is not there. */
+    struct buf reasons;
+    uint32_t reasons_left_out;
+    uint32_t refused, gone, failed; /* kinds x processes that gave nothing, by cause */
+};
+
+/* One kind to take of one process (pid 0: of the host). */
+struct job {
+    char kind[BROKER_KIND_SIZE];
+    struct os_process process;
+};
+
+enum run_step { RUN_IDLE, RUN_RESOLVE, RUN_WAIT_INSTANT, RUN_JOBS, RUN_WAIT_WINDOW };
+
+/* The order that runs, if any. */
+struct run {
+    struct order *order; /* NULL: none */
+    enum run_step step;
+    struct job *jobs;
+    size_t job_count, next_job;
+    size_t window_job; /* the first job that looks at a window of time: after for_us */
+    struct os_process processes[BROKER_PROCESSES_MAX];
+    uint8_t has_artifact[BROKER_PROCESSES_MAX];
+    uint32_t process_count;
+    uint64_t target_mono_us; /* the instant; 0: at once */
+    uint64_t began_mono_us;
+    int64_t began_wall_us;
+    bool has_at_error;
+    /* The job under way in a worker. */
+    bool job_active, has_reply, has_end, pipe_open;
+    bool stop_sent;
+    struct evidence evidence;
+    int write_error;
+    uv_pipe_t pipe;
+    char *pipe_buffer;
+    struct broker_result *result;
+    struct failure result_failure;
+};
+
+#define NUMBERS_MAX 64
+struct incident_number {
+    char incident[INCIDENT_SIZE];
+    uint32_t last;
+};
+
+struct capture {
+    struct capture_settings settings;
+    char directory[STATE_PATH_SIZE]; /* STATE/captures */
+    struct list orders;              /* by rising number */
+    struct policy_hour *hour;
+    int64_t offset_us;
+    bool has_offset;
+    struct incident_number numbers[NUMBERS_MAX]; /* newest first */
+    size_t number_count;
+    struct run run;
+    uv_timer_t timer;
+    bool has_timer, is_closing;
+    void (*closed)(void *context);
+    void *closed_context;
+};
+
+/* capture.c */
+bool capture_is_final(trawl_v1_State state);
+/* Puts the next verdict on disk and makes it the one to send. Failing to write is logged. */
+void capture_decide(struct capture *c, struct order *o, trawl_v1_State state, const char *reason);
+void capture_note_reason(struct order *o, const char *format, ...) TRAWL_PRINTF(2, 3);
+uint64_t capture_waiting_bytes(const struct capture *c);
+/* All artifacts have their fate: the verdict that waited for them may go. */
+void capture_check_sent(struct capture *c, struct order *o);
+void capture_start_next(struct capture *c);
+void capture_changed(struct capture *c);
+
+/* capture_run.c */
+void run_start(struct capture *c, struct order *o);
+void run_next_job(struct capture *c);
+void run_abort(struct capture *c); /* cancelled: kills the worker */
+void run_timer(uv_timer_t *timer);
+
+/* capture_job.c */
+bool job_is_known(const char *kind, bool *of_process, bool *of_window);
+/* Starts the job; true when it goes on in a worker, false when it is over already. */
+bool job_start(struct capture *c, const struct job *job);
+void job_stop_worker(struct capture *c);
+
+/* capture_journal.c */
+int journal_accept(struct capture *c, struct order *o, struct failure *f);
+int journal_verdict(const struct order *o, struct failure *f);
+void journal_remove(struct capture *c, struct order *o);
+int journal_load(struct capture *c, struct failure *f);
+uint32_t journal_next_number(struct capture *c, const char *incident);
+void journal_save_numbers(struct capture *c);
+
+struct order *order_new(void);
+void order_free(struct order *o);
+
+#endif
