@@ -201,16 +201,21 @@ const struct render_column *render_top_columns(size_t *count)
     return columns;
 }
 
-/* `missing` is a list of "field: reason", joined by ';' or ','. */
+/* `missing` is a list of "field" or "field: reason"; "read" stands for read_bytes_s too. */
 bool render_top_lacks(const trawl_v1_TopRow *row, const char *field)
 {
     size_t length = strlen(field);
     for (const char *at = strstr(row->missing, field); at; at = strstr(at + 1, field)) {
         bool begins = at == row->missing || strchr(" ,;", at[-1]);
-        if (begins && (at[length] == '\0' || strchr(" :,;", at[length])))
+        if (begins && (at[length] == '\0' || strchr(" :,;_", at[length])))
             return true;
     }
     return false;
+}
+
+static bool is_host_row(const trawl_v1_TopRow *row)
+{
+    return !row->process[0] && row->pid == 0;
 }
 
 static void size_cell(struct render_table *t, const trawl_v1_TopRow *row, const char *field,
@@ -219,6 +224,16 @@ static void size_cell(struct render_table *t, const trawl_v1_TopRow *row, const 
     char text[32];
     text_put_size(bytes, text, sizeof text);
     render_cell(t, RENDER_PLAIN, render_top_lacks(row, field) ? RENDER_GAP : text);
+}
+
+/* The collector may have no such figure of a host as a whole: then 0 says nothing. */
+static void rate_cell(struct render_table *t, const trawl_v1_TopRow *row, bool is_host,
+                      const char *field, uint64_t bytes)
+{
+    if (is_host && bytes == 0)
+        render_cell(t, RENDER_PLAIN, " ");
+    else
+        size_cell(t, row, field, bytes);
 }
 
 static void count_cell(struct render_table *t, const trawl_v1_TopRow *row, const char *field,
@@ -232,7 +247,7 @@ static void count_cell(struct render_table *t, const trawl_v1_TopRow *row, const
 
 static void cpu_cell(struct render_table *t, const trawl_v1_TopRow *row, enum render_style style)
 {
-    if (render_top_lacks(row, "cpu_permille"))
+    if (render_top_lacks(row, "cpu"))
         render_cell(t, RENDER_PLAIN, RENDER_GAP);
     else
         render_cellf(t, style, "%u.%u %%", row->cpu_permille / 10, row->cpu_permille % 10);
@@ -240,7 +255,7 @@ static void cpu_cell(struct render_table *t, const trawl_v1_TopRow *row, enum re
 
 void render_top_row(struct render_table *t, const trawl_v1_TopRow *row)
 {
-    bool is_host = !row->process[0];
+    bool is_host = is_host_row(row);
     enum render_style style = is_host ? RENDER_BOLD : RENDER_PLAIN;
     render_cell(t, style, row->host);
     if (is_host && row->cores)
@@ -252,52 +267,55 @@ void render_top_row(struct render_table *t, const trawl_v1_TopRow *row)
     else
         render_cellf(t, RENDER_PLAIN, "%u", row->pid);
     cpu_cell(t, row, style);
-    size_cell(t, row, "memory_bytes", row->memory_bytes);
+    size_cell(t, row, "memory", row->memory_bytes);
     if (is_host && row->threads == 0)
         render_cell(t, RENDER_PLAIN, " ");
     else
         count_cell(t, row, "threads", row->threads);
-    size_cell(t, row, "read_bytes_s", row->read_bytes_s);
-    size_cell(t, row, "write_bytes_s", row->write_bytes_s);
+    rate_cell(t, row, is_host, "read", row->read_bytes_s);
+    rate_cell(t, row, is_host, "write", row->write_bytes_s);
     if (!is_host)
         render_cell(t, RENDER_PLAIN, " ");
-    else if (render_top_lacks(row, "load_milli"))
+    else if (render_top_lacks(row, "load"))
         render_cell(t, RENDER_PLAIN, RENDER_GAP);
     else
         render_cellf(t, RENDER_PLAIN, "%u.%02u", row->load_milli / 1000,
                      row->load_milli % 1000 / 10);
 }
 
-static void number(struct jsonl *j, const trawl_v1_TopRow *row, const char *field, uint64_t value)
+static void number(struct jsonl *j, const trawl_v1_TopRow *row, const char *key, const char *field,
+                   uint64_t value)
 {
     if (render_top_lacks(row, field))
-        jsonl_null(j, field);
+        jsonl_null(j, key);
     else
-        jsonl_u64(j, field, value);
+        jsonl_u64(j, key, value);
 }
 
 int render_top_json(struct buf *out, const trawl_v1_TopRow *row)
 {
+    bool is_host = is_host_row(row);
     struct jsonl j = {.out = out};
     jsonl_object(&j, NULL);
     jsonl_u64(&j, "round", row->round);
     jsonl_time(&j, "at", row->at_us);
     jsonl_str(&j, "host", row->host);
-    if (row->process[0]) {
+    if (is_host) {
+        jsonl_null(&j, "process");
+        number(&j, row, "cores", "cores", row->cores);
+        number(&j, row, "load_milli", "load", row->load_milli);
+    } else {
         jsonl_str(&j, "process", row->process);
         jsonl_u64(&j, "pid", row->pid);
-    } else {
-        jsonl_null(&j, "process");
-        number(&j, row, "cores", row->cores);
-        number(&j, row, "load_milli", row->load_milli);
     }
-    number(&j, row, "cpu_permille", row->cpu_permille);
-    number(&j, row, "memory_bytes", row->memory_bytes);
-    if (row->process[0] || row->threads)
-        number(&j, row, "threads", row->threads);
-    number(&j, row, "read_bytes_s", row->read_bytes_s);
-    number(&j, row, "write_bytes_s", row->write_bytes_s);
-    if (row->missing[0])
-        jsonl_str(&j, "missing", row->missing);
+    number(&j, row, "cpu_permille", "cpu", row->cpu_permille);
+    number(&j, row, "memory_bytes", "memory", row->memory_bytes);
+    if (!is_host || row->threads)
+        number(&j, row, "threads", "threads", row->threads);
+    if (!is_host || row->read_bytes_s || row->write_bytes_s) {
+        number(&j, row, "read_bytes_s", "read", row->read_bytes_s);
+        number(&j, row, "write_bytes_s", "write", row->write_bytes_s);
+    }
+    jsonl_str(&j, "missing", row->missing);
     return jsonl_line(&j);
 }

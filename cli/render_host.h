@@ -26,7 +26,7 @@ int render_capability_json(struct buf *out, const trawl_v1_Capability *capabilit
 const struct render_column *render_top_columns(size_t *count);
 void render_top_row(struct render_table *t, const trawl_v1_TopRow *row);
 int render_top_json(struct buf *out, const trawl_v1_TopRow *row);
-/* Whether the field ("read_bytes_s") is among those that the row says it lacks. */
+/* Whether the field ("cpu", "memory", "threads", "read", "write", "load", "cores") is among those that the row says it lacks. */
 bool render_top_lacks(const trawl_v1_TopRow *row, const char *field);
 
 #endif

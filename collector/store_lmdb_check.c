@@ -175,8 +175,12 @@ static int metas_read(int fd, const char *path, struct meta *out, struct failure
     if (r < 0)
         return r;
     *out = metas[metas[0].txn < metas[1].txn];
-    if (out->free.page_bytes != metas[0].free.page_bytes)
+    if (metas[0].free.page_bytes != metas[1].free.page_bytes)
         return damaged(f, path, "its two headers differ in page size");
+    /* Transactions are written to one and the other in turn; both are 0 in a new file. */
+    uint64_t low = metas[0].txn, high = metas[1].txn;
+    if (low + high > 0 && (low % 2 != 0 || (low + 1 != high && high + 1 != low)))
+        return damaged(f, path, "its two headers do not follow each other");
     return 0;
 }
 

@@ -302,6 +302,8 @@ static int write_failed(struct lmdb_env *e, int rc)
     int r = translate(rc);
     if (r == 0)
         return 0;
+    if (atomic_load(&e->state) == LMDB_BROKEN)
+        return lmdb_env_failure(e, &e->write_why);
     if (r == ERR_IO && disk_is_full(e->directory))
         r = ERR_FULL;
     e->disk_full = r == ERR_FULL && rc != MDB_MAP_FULL && rc != MDB_TXN_FULL;
@@ -481,7 +483,10 @@ static int neighbour_check(struct lmdb_env *e, MDB_cursor *cursor, MDB_cursor_op
     int r = cursor_at(e, cursor, op, &key, &raw);
     if (r == ERR_NOTFOUND)
         return 0;
-    return r < 0 ? r : row_key_is_sound(key, raw) ? 0 : ERR_CORRUPT;
+    /* The bytes of an artifact's piece have no trailer; their key stands in a row that has. */
+    if (r == 0 && raw.size_bytes != STORE_PIECE_SIZE && !row_key_is_sound(key, raw))
+        r = ERR_CORRUPT;
+    return r;
 }
 
 static int absent(struct lmdb_env *e, MDB_txn *txn, struct span key)

@@ -137,23 +137,32 @@ static void on_sealed(void *context, const struct failure *why)
     release(u);
 }
 
+/* The agent hears of the mismatch when nothing of the artifact is left: it may then begin anew. */
+static void on_dropped(void *context, const struct failure *why)
+{
+    (void)why;
+    struct upload *u = context;
+    struct failure f;
+    u->waiting--;
+    fail(&f, ERR_CORRUPT, "artifact %u of %s differs from the size and hash named by the agent",
+         u->meta.no, u->meta.incident);
+    give_up(u, &f);
+    release(u);
+}
+
 static void seal(struct upload *u)
 {
     uint8_t sha256[32];
-    struct failure f;
     pki_sha256_close(u->hash, sha256);
     u->hash = NULL;
-    bool same = u->meta.sha256.size == 32 && !memcmp(u->meta.sha256.bytes, sha256, 32);
-    if (!same || u->meta.size_bytes != u->size_bytes) {
-        blob_delete(u->collector->store, u->blob, NULL, NULL);
-        fail(&f, ERR_CORRUPT, "artifact %u of %s differs from the size and hash named by the agent",
-             u->meta.no, u->meta.incident);
-        give_up(u, &f);
-        return;
-    }
+    bool same = u->meta.sha256.size == 32 && !memcmp(u->meta.sha256.bytes, sha256, 32) &&
+                u->meta.size_bytes == u->size_bytes;
+    struct store *store = u->collector->store;
     u->waiting++;
-    int e = blob_seal(u->collector->store, u->blob, sha256, u->size_bytes, on_sealed, u);
+    int e = same ? blob_seal(store, u->blob, sha256, u->size_bytes, on_sealed, u)
+                 : blob_delete(store, u->blob, on_dropped, u);
     if (e) {
+        struct failure f;
         u->waiting--;
         fail(&f, e, "the collector cannot store now: %s", err_text(e));
         give_up(u, &f);

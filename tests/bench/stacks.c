@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * `bench_stacks PID [COUNT]`: captures the stacks of a process; once: prints the text; more often: the pauses
- * and what the worker cost. Used by tests/e2e/30_stacks.sh and by hand.
+ * `bench_stacks PID [COUNT]`: captures the stacks of a process; once: prints the text; more often:
+ * the pauses and what the worker cost. Used by tests/e2e/30_stacks.sh and by hand.
  */
 #include <stdio.h>
 #include <stdlib.h>
@@ -13,7 +13,7 @@
 #include "common/port.h"
 #include "common/text.h"
 
-#define TEXT_MAX     (64u << 20)
+#define TEXT_MAX (64u << 20)
 #define PAUSE_MAX_US 250000
 
 static int compare(const void *a, const void *b)

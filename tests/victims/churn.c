@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * A victim that is never the same: threads are born and end all the time, each checks that a computation
- * with floating point and registers gives what it must. A line on its input is answered by "BORN WRONG".
- * Started by tests of the os layer.
+ * A victim that is never the same: threads are born and end all the time, each checks that a
+ * computation with floating point and registers gives what it must. A line on its input is answered
+ * by "BORN WRONG". Started by tests of the os layer.
  */
 #include <pthread.h>
 #include <signal.h>

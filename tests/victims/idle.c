@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * A victim that does nothing: prints "ready" and sleeps until it is killed, or until its parent is. Started by
- * tests of the os layer.
+ * A victim that does nothing: prints "ready" and sleeps until it is killed, or until its parent is.
+ * Started by tests of the os layer.
  */
 #include <signal.h>
 #include <stdio.h>

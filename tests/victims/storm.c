@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * A victim in a storm of signals: one thread queues numbered real-time signals to others as fast as they are
- * taken, and SIGCHLD is counted besides. A line on its input ends the storm; the answer is "SENT RECEIVED
- * OUT_OF_ORDER SIGCHLD". Started by tests of the os layer.
+ * A victim in a storm of signals: one thread queues numbered real-time signals to others as fast as
+ * they are taken, and SIGCHLD is counted besides. A line on its input ends the storm; the answer is
+ * "SENT RECEIVED OUT_OF_ORDER SIGCHLD". Started by tests of the os layer.
  */
 #include <pthread.h>
 #include <signal.h>
@@ -14,7 +14,7 @@
 #include <time.h>
 #include <unistd.h>
 
-#define RECEIVERS   4
+#define RECEIVERS 4
 #define OUTSTANDING 16
 
 static _Atomic unsigned long sent, received, out_of_order, children;

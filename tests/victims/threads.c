@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * A victim of many threads: `threads COUNT` starts COUNT threads that sleep in victim_inner, called by
- * victim_middle, called by victim_outer, and one heartbeat thread that measures the longest time in which it
- * did not run. Each line on its input is answered by that time in microseconds since the last line. Started by
- * tests and benchmarks of the os layer.
+ * A victim of many threads: `threads COUNT` starts COUNT threads that sleep in victim_inner, called
+ * by victim_middle, called by victim_outer, and one heartbeat thread that measures the longest time
+ * in which it did not run. Each line on its input is answered by that time in microseconds since
+ * the last line. Started by tests and benchmarks of the os layer.
  */
 #include <pthread.h>
 #include <signal.h>

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * A victim of which one thread waits in vfork(2), uninterruptibly, until its child, which only sleeps, is
- * gone. Started by tests of the os layer.
+ * A victim of which one thread waits in vfork(2), uninterruptibly, until its child, which only
+ * sleeps, is gone. Started by tests of the os layer.
  */
 #include <pthread.h>
 #include <signal.h>

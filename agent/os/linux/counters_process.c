@@ -22,6 +22,7 @@
 #define RENAME_US UINT64_C(60000000)
 #define IO_STALE_US UINT64_C(5000000)
 #define SCANNED_DEFAULT 500
+#define REREAD_US UINT64_C(10000000)
 
 #define CPU(name)                                              \
     {                                                          \
@@ -309,6 +310,8 @@ static bool read_one(struct os_counters *c, struct processes *p, struct followed
     sample_io(c, p, process);
     sample_threads(c, p, process, stat.threads);
     process->read_us = c->mono_us;
+    process->ticks = stat.user_ticks + stat.system_ticks;
+    process->ended = proc_has_ended(&stat);
     return true;
 }
 

@@ -31,6 +31,8 @@ struct followed {
     uint64_t renamed_us; /* 0: never */
     char comm[OS_PROCESS_NAME_SIZE];
     struct instance *instance;
+    uint64_t ticks;   /* of processor time */
+    bool ended;       /* not yet reaped */
     uint64_t read_us; /* when all its files were read last; 0: never */
     bool idle;        /* it did not run since */
     int stat_fd;

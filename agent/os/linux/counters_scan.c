@@ -249,13 +249,24 @@ static void note_first(struct os_counters *c, struct processes *p, struct known 
 }
 
 static void note_again(struct os_counters *c, struct processes *p, struct known *known,
-                       const struct proc_stat *stat)
+                       uint64_t ticks, const char *comm)
 {
-    uint64_t ticks = stat->user_ticks + stat->system_ticks;
     known->rate = rate_since(c, known, ticks);
     known->ticks = ticks;
-    if (strncmp(known->comm, stat->name, sizeof known->comm - 1) != 0)
-        note_name(p, known, stat->name);
+    known->scanned_us = c->mono_us;
+    if (strncmp(known->comm, comm, sizeof known->comm - 1) != 0)
+        note_name(p, known, comm);
+}
+
+/* Of those followed all is known already. */
+static bool scan_followed(struct os_counters *c, struct processes *p, struct known *known)
+{
+    const struct followed *followed = followed_find(p, known->pid);
+    if (!followed || followed->start_ticks != known->start_ticks || followed->read_us == 0)
+        return false;
+    note_again(c, p, known, followed->ticks, followed->comm);
+    known->ended = followed->ended;
+    return true;
 }
 
 static void scan_one(struct os_counters *c, struct processes *p, struct known *known)
@@ -279,7 +290,7 @@ static void scan_one(struct os_counters *c, struct processes *p, struct known *k
         *known = (struct known){.pid = known->pid, .seen_us = c->mono_us};
     }
     if (known->scanned)
-        note_again(c, p, known, &stat);
+        note_again(c, p, known, stat.user_ticks + stat.system_ticks, stat.name);
     else
         note_first(c, p, known, &stat);
     known->ended = proc_has_ended(&stat);
@@ -351,17 +362,24 @@ static void choose(struct os_counters *c, struct processes *p)
 
 /* ---- turns ---- */
 
+/* One that was listed just now may still be on its way to exec, or live for a moment only. */
+static bool is_fresh(const struct os_counters *c, const struct known *known)
+{
+    return known->doubted || (!known->scanned && known->seen_us != c->mono_us);
+}
+
 /* Those not seen yet, and those in doubt, come first. */
 static uint32_t scan_fresh(struct os_counters *c, struct processes *p)
 {
     uint32_t scanned = 0;
     p->fresh = false;
     for (size_t i = 0; i < p->known_count; i++) {
-        if (p->known[i].scanned && !p->known[i].doubted)
+        bool fresh = is_fresh(c, &p->known[i]);
+        if (!fresh && p->known[i].scanned)
             continue;
-        if (scanned == p->max_scanned) {
-            p->fresh = true;
-            break;
+        if (!fresh || scanned == p->max_scanned) {
+            p->fresh = true; /* next second */
+            continue;
         }
         scan_one(c, p, &p->known[i]);
         scanned++;
@@ -391,6 +409,8 @@ static bool scan_turn(struct os_counters *c, struct processes *p, size_t quota)
         p->turn_pid = known->pid;
         if (!known->scanned || known->scanned_us == c->mono_us ||
             (known->ignored && p->turn % KERNEL_TURNS != 0))
+            continue;
+        if (scan_followed(c, p, known))
             continue;
         scan_one(c, p, known);
         quota--;

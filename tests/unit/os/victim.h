@@ -1,0 +1,129 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Starting the programs of tests/victims and looking at them from outside. A victim prints "ready", answers
+ * each line on its input with one line, and dies with the test. Included by test_stop.c, test_stacks.c and
+ * test_unwind.c.
+ */
+#ifndef TESTS_UNIT_OS_VICTIM_H
+#define TESTS_UNIT_OS_VICTIM_H
+
+#include <dirent.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/wait.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "agent/os/linux/stop.h"
+#include "agent/os/process.h"
+#include "tests/check.h"
+
+struct victim {
+    struct os_process process;
+    pid_t pid;
+    FILE *in, *out;
+};
+
+static inline void nap_ms(long ms)
+{
+    struct timespec t = {ms / 1000, (ms % 1000) * 1000000};
+    nanosleep(&t, NULL);
+}
+
+/* Runs `path`; argument may be NULL. */
+static inline void victim_run(struct victim *v, const char *path, const char *name,
+                              const char *argument, const char *second)
+{
+    int in[2], out[2];
+    char line[64];
+    struct failure f = {0, ""};
+    REQUIRE(pipe(in) == 0 && pipe(out) == 0);
+    v->pid = fork();
+    REQUIRE(v->pid >= 0);
+    if (v->pid == 0) {
+        dup2(in[0], 0);
+        dup2(out[1], 1);
+        for (int fd = 3; fd < 64; fd++)
+            close(fd);
+        execl(path, name, argument, second, (char *)NULL);
+        _exit(127);
+    }
+    close(in[0]);
+    close(out[1]);
+    v->in = fdopen(in[1], "w");
+    v->out = fdopen(out[0], "r");
+    REQUIRE(fgets(line, sizeof line, v->out) && strcmp(line, "ready\n") == 0);
+    REQUIRE(os_process_get("", (uint32_t)v->pid, &v->process, &f) == 0);
+}
+
+static inline void victim_start(struct victim *v, const char *name, const char *argument,
+                                const char *second)
+{
+    const char *dir = getenv("TRAWL_VICTIMS");
+    char path[512];
+#ifdef VICTIMS_DIR
+    if (!dir)
+        dir = VICTIMS_DIR;
+#endif
+    REQUIRE(dir != NULL);
+    snprintf(path, sizeof path, "%s/%s", dir, name);
+    victim_run(v, path, name, argument, second);
+}
+
+/* Asks for a line. */
+static inline void victim_ask(struct victim *v, char *line, int size)
+{
+    fputs("?\n", v->in);
+    fflush(v->in);
+    REQUIRE(fgets(line, size, v->out) != NULL);
+}
+
+static inline void victim_end(struct victim *v)
+{
+    fclose(v->in);
+    fclose(v->out);
+    kill(v->pid, SIGKILL);
+    waitpid(v->pid, NULL, 0);
+}
+
+/* Calls for each thread: counts those that are traced and those in state `wanted`. */
+static inline int victim_count(const struct victim *v, char wanted, int *traced)
+{
+    char path[64];
+    int count = 0;
+    *traced = 0;
+    snprintf(path, sizeof path, "/proc/%d/task", v->pid);
+    DIR *dir = opendir(path);
+    REQUIRE(dir != NULL);
+    for (struct dirent *entry; (entry = readdir(dir)) != NULL;) {
+        pid_t tid = (pid_t)strtol(entry->d_name, NULL, 10), tracer = 0;
+        char state = '?';
+        if (tid <= 0 || stop_thread_status(v->pid, tid, &tracer, &state) != 0)
+            continue;
+        *traced += tracer != 0;
+        count += state == wanted;
+    }
+    closedir(dir);
+    return count;
+}
+
+/* Neither traced nor in a tracing stop; that nothing is left of a capture. */
+static inline void victim_check_free(const struct victim *v)
+{
+    int traced;
+    CHECK_EQ_INT(victim_count(v, 't', &traced), 0);
+    CHECK_EQ_INT(traced, 0);
+}
+
+/* Waits until a thread of the victim is in `state`. */
+static inline void victim_await(const struct victim *v, char state)
+{
+    int traced;
+    for (int i = 0; i < 5000 && victim_count(v, state, &traced) == 0; i++)
+        nap_ms(1);
+    REQUIRE(victim_count(v, state, &traced) > 0);
+}
+
+#endif
