@@ -153,7 +153,13 @@ void capture_close(struct capture *c, void (*closed)(void *context), void *conte
     c->closed = closed;
     c->closed_context = context;
     c->is_closing = true;
-    job_stop_worker(c);
+    if (job_stop_worker(c))
+        return; /* its pipe closes first, then capture_close_timer() is called */
+    capture_close_timer(c);
+}
+
+void capture_close_timer(struct capture *c)
+{
     if (c->has_timer)
         uv_close((uv_handle_t *)&c->timer, on_timer_closed);
     else
@@ -175,8 +181,7 @@ uint64_t capture_last_order(const struct capture *c)
 
 void capture_set_offset(struct capture *c, int64_t offset_us)
 {
-    if (!c->has_offset || offset_us < c->offset_us)
-        c->offset_us = offset_us;
+    c->offset_us = offset_us;
     c->has_offset = true;
 }
 
@@ -211,8 +216,6 @@ static int check_order(struct capture *c, const struct order *o, struct failure 
     if (o->order.last_us > (uint64_t)window_us || o->order.for_us > (uint64_t)window_us)
         return fail(f, ERR_REFUSED, "this host's policy allows windows up to %lld s",
                     (long long)(window_us / 1000000));
-    if (count_queued(c) > CAPTURE_QUEUE_MAX)
-        return fail(f, ERR_REFUSED, "%d captures wait on this host already", CAPTURE_QUEUE_MAX);
     return policy_hour_take(c->hour, c->settings.policy, o->order.order,
                             c->settings.clock->mono_us(c->settings.clock), f);
 }
@@ -415,6 +418,5 @@ void capture_artifact_ended(struct capture *c, const struct capture_artifact *ar
         if (o->phase == ORDER_SENDING)
             text_copy(o->verdict.reason, sizeof o->verdict.reason, buf_str(&o->reasons));
     }
-    evidence_remove(o->directory, a->no);
-    capture_check_sent(c, o);
+    capture_check_sent(c, o); /* the files go with the order, so that a restart counts the same */
 }

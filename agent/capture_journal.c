@@ -163,6 +163,13 @@ uint32_t journal_next_number(struct capture *c, const char *incident)
     return ++find_number(c, incident)->last;
 }
 
+void journal_return_number(struct capture *c, const char *incident, uint32_t no)
+{
+    struct incident_number *n = find_number(c, incident);
+    if (n->last == no)
+        n->last--;
+}
+
 static void load_number(struct capture *c, struct span line)
 {
     char incident[INCIDENT_SIZE], digits[16];

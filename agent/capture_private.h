@@ -73,7 +73,6 @@ struct run {
     bool has_at_error;
     /* The job under way in a worker. */
     bool job_active, has_reply, has_end, pipe_open;
-    bool stop_sent;
     struct evidence evidence;
     int write_error;
     uv_pipe_t pipe;
@@ -114,6 +113,7 @@ uint64_t capture_waiting_bytes(const struct capture *c);
 void capture_check_sent(struct capture *c, struct order *o);
 void capture_start_next(struct capture *c);
 void capture_changed(struct capture *c);
+void capture_close_timer(struct capture *c);
 
 /* capture_run.c */
 void run_start(struct capture *c, struct order *o);
@@ -122,10 +122,19 @@ void run_abort(struct capture *c); /* cancelled: kills the worker */
 void run_timer(uv_timer_t *timer);
 
 /* capture_job.c */
-bool job_is_known(const char *kind, bool *of_process, bool *of_window);
+struct job_kind {
+    const char *name;
+    bool of_process; /* taken by a worker, of one process */
+    bool of_window;  /* looks at a window of time */
+};
+/* In the order in which they are taken; NULL behind the last. */
+const struct job_kind *job_kind_at(size_t rank);
 /* Starts the job; true when it goes on in a worker, false when it is over already. */
 bool job_start(struct capture *c, const struct job *job);
-void job_stop_worker(struct capture *c);
+/* At the agent's end. True: capture_close_timer() will be called when the pipe is closed. */
+bool job_stop_worker(struct capture *c);
+/* Cancelled: kills the worker; the job then ends as usual. */
+void job_cancel(struct capture *c);
 
 /* capture_journal.c */
 int journal_accept(struct capture *c, struct order *o, struct failure *f);
@@ -133,6 +142,8 @@ int journal_verdict(const struct order *o, struct failure *f);
 void journal_remove(struct capture *c, struct order *o);
 int journal_load(struct capture *c, struct failure *f);
 uint32_t journal_next_number(struct capture *c, const char *incident);
+/* The number given out last was not used. */
+void journal_return_number(struct capture *c, const char *incident, uint32_t no);
 void journal_save_numbers(struct capture *c);
 
 struct order *order_new(void);

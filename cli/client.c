@@ -77,7 +77,7 @@ static int on_message(void *owner, struct grpc_call *grpc, struct span message)
 {
     struct client_call *call = owner;
     (void)grpc;
-    if (call->why.code || call->enough || !call->events->reply)
+    if (call->why.code || call->enough || !call->events->reply || call->client->closing)
         return call->why.code;
     int r = call->events->reply(call->owner, message, &call->why);
     if (r < 0 && call->why.code == 0)
@@ -260,6 +260,19 @@ void client_cancel(struct client_call *call)
     struct failure why;
     fail(&why, ERR_CANCELLED, "cancelled");
     end_call(call, &why);
+}
+
+static void on_nothing(void *owner, const struct failure *why)
+{
+    (void)owner;
+    (void)why;
+}
+
+void client_abandon(struct client_call *call)
+{
+    static const struct client_events silent = {.done = on_nothing};
+    call->events = &silent;
+    client_cancel(call);
 }
 
 /* ---- waiting ---- */

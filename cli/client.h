@@ -50,6 +50,8 @@ int client_start(struct client *client, enum method_id method, struct span reque
                  struct client_call **out, struct failure *f);
 /* `done` follows with ERR_CANCELLED. Not after `done`. */
 void client_cancel(struct client_call *call);
+/* The same, but nothing of the call is called any more: its owner goes away. */
+void client_abandon(struct client_call *call);
 
 /* Runs the loop until client_stop() or until no call, timer or hook is left. */
 void client_run(struct client *client);

@@ -25,7 +25,8 @@ struct watching {
     const struct watching_settings *settings;
     struct follow *follow;
     struct failure why; /* of the Watch call's end */
-    bool streaming, asking, over, interrupted, noted;
+    struct client_call *stream, *asking; /* NULL: none */
+    bool over, interrupted, noted;
     uint64_t started_us, asked_us, contact_us, told_us;
 };
 
@@ -50,7 +51,7 @@ static int on_host(void *owner, struct span message, struct failure *f)
 static void on_hosts_done(void *owner, const struct failure *why)
 {
     struct watching *w = owner;
-    w->asking = false;
+    w->asking = NULL;
     if (why->code == 0 && follow_waits_for_offline(w->follow, port_wall_us()))
         stop(w);
 }
@@ -64,8 +65,8 @@ static void ask_hosts(struct watching *w)
     buf_init(&wire, sizeof request + 64);
     w->asked_us = port_mono_us();
     if (codec_put_hosts_request(&wire, &request) == 0)
-        w->asking = client_start(w->cli->client, METHOD_OPS_HOSTS, buf_span(&wire),
-                                 CLIENT_TIMEOUT_US, &events, w, NULL, NULL) == 0;
+        (void)client_start(w->cli->client, METHOD_OPS_HOSTS, buf_span(&wire), CLIENT_TIMEOUT_US,
+                           &events, w, &w->asking, NULL);
     buf_done(&wire);
 }
 
@@ -95,7 +96,7 @@ static int on_part(void *owner, struct span message, struct failure *f)
 static void on_stream_done(void *owner, const struct failure *why)
 {
     struct watching *w = owner;
-    w->streaming = false;
+    w->stream = NULL;
     w->why = *why;
     client_stop(w->cli->client);
 }
@@ -110,8 +111,7 @@ static int start_stream(struct watching *w, struct failure *f)
     int r = codec_put_incident_request(&wire, &request);
     if (r == 0)
         r = client_start(w->cli->client, METHOD_OPS_WATCH, buf_span(&wire), CLIENT_FOREVER,
-                         &events, w, NULL, f);
-    w->streaming = r == 0;
+                         &events, w, &w->stream, f);
     buf_done(&wire);
     return r;
 }
@@ -143,7 +143,7 @@ static void on_tick(void *owner)
     show_progress(w, now);
     uint64_t pause = w->asked_us ? ASK_HOSTS_US : FIRST_ASK_US;
     uint64_t since = now - (w->asked_us ? w->asked_us : w->started_us);
-    if (!w->settings->wait_for_offline && w->streaming && !w->asking && since >= pause &&
+    if (!w->settings->wait_for_offline && w->stream && !w->asking && since >= pause &&
         follow_has_open(w->follow))
         ask_hosts(w);
 }
@@ -161,7 +161,8 @@ static void on_interrupt(void *owner)
 static bool wait_for_collector(struct watching *w, uint64_t *backoff_ms)
 {
     bool is_lost = w->why.code == 0 || client_may_retry(w->why.code);
-    if (!is_lost || port_mono_us() - w->contact_us > GIVE_UP_US)
+    bool is_known = w->settings->known || w->follow->incident.id[0];
+    if (!is_lost || !is_known || port_mono_us() - w->contact_us > GIVE_UP_US)
         return false;
     if (!w->noted) {
         cli_progress_clear(w->cli);
@@ -182,7 +183,7 @@ static int stream_to_the_end(struct watching *w, struct failure *f)
         int r = start_stream(w, f);
         if (r < 0)
             return r;
-        while (w->streaming && !w->over)
+        while (w->stream && !w->over)
             client_run(w->cli->client);
         if (w->over || w->follow->ended)
             return 0;
@@ -210,6 +211,10 @@ int watching_run(struct cli *cli, const struct watching_settings *settings, stru
     int r = stream_to_the_end(&w, f);
     client_every(cli->client, 0, NULL, NULL);
     client_on_interrupt(cli->client, NULL, NULL);
+    if (w.stream)
+        client_abandon(w.stream);
+    if (w.asking)
+        client_abandon(w.asking);
     cli->now_us = port_wall_us();
     follow_sort(follow);
     bool is_complete = follow_is_complete(follow) || follow->ended;

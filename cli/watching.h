@@ -18,6 +18,7 @@ enum watching_end {
 
 struct watching_settings {
     const char *incident;
+    bool known; /* the collector has been there: its loss is borne from the start */
     bool wait_for_offline; /* does not end with WATCHING_OFFLINE */
     /* Told of each part as it comes; may be NULL. `changed` as of follow_part(). */
     int (*part)(void *owner, const trawl_v1_IncidentPart *part,

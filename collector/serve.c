@@ -17,6 +17,7 @@
 
 #define MAX_CALLS_AGENT 16
 #define MAX_CALLS_PERSON 100
+#define DRAIN_LOOK_MS 20
 
 struct peer {
     struct list link; /* listener->peers */
@@ -231,7 +232,13 @@ static void arm_timer(struct peer *peer)
         conn_abort(peer->conn, f.code, f.text);
         return;
     }
+    if (peer->listener->draining && grpc_is_idle_after_drain(peer->grpc)) {
+        conn_close(peer->conn);
+        return;
+    }
     uint64_t wait_ms = next == UINT64_MAX ? 60000 : next <= now ? 1 : (next - now) / 1000 + 1;
+    if (peer->listener->draining && wait_ms > DRAIN_LOOK_MS)
+        wait_ms = DRAIN_LOOK_MS;
     uv_timer_start(&peer->timer, on_timer, wait_ms, 0);
 }
 
@@ -307,7 +314,7 @@ static void on_closed(void *owner, const struct failure *why)
         const struct pki_identity *who = conn_peer(peer->conn);
         if (why->code)
             log_debug("connection of '%s' at %s ended: %s", who->name, conn_address(peer->conn),
-                     why->text);
+                      why->text);
         grpc_close(peer->grpc, why->code ? why->text : "connection closed");
     }
     peer->grpc = NULL;
@@ -416,6 +423,19 @@ static void on_grace(uv_timer_t *timer)
         conn_close(LIST_ENTRY(at, struct peer, link)->conn);
 }
 
+/* Calls that would go on for ever end now; the others get the grace. */
+static void end_streams(struct peer *peer)
+{
+    struct failure f;
+    fail(&f, ERR_CLOSED, "the collector stops");
+    LIST_EACH (at, &peer->calls) {
+        struct call *call = LIST_ENTRY(at, struct call, link);
+        if (call->method->streaming == METHOD_BIDI || call->method->id == METHOD_OPS_WATCH ||
+            call->method->id == METHOD_OPS_TOP || call->method->id == METHOD_HEALTH_WATCH)
+            call_finish(call, &f);
+    }
+}
+
 void listener_stop(struct listener *l, uint32_t grace_ms, void (*done)(void *context),
                    void *context)
 {
@@ -431,10 +451,10 @@ void listener_stop(struct listener *l, uint32_t grace_ms, void (*done)(void *con
             conn_abort(peer->conn, ERR_CLOSED, "the collector stops");
             continue;
         }
+        end_streams(peer);
         grpc_drain(peer->grpc);
         conn_wake(peer->conn);
-        if (grpc_is_idle_after_drain(peer->grpc))
-            conn_close(peer->conn);
+        arm_timer(peer);
     }
     uv_timer_start(&l->grace, on_grace, grace_ms, 0);
 }

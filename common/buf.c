@@ -83,10 +83,10 @@ int buf_append(struct buf *b, const void *data, size_t size_bytes)
 {
     uint8_t *room;
     int r = buf_reserve(b, size_bytes, &room);
-    if (r < 0)
+    if (r < 0 || size_bytes == 0)
         return r;
-    if (size_bytes > 0)
-        memcpy(room, data, size_bytes);
+    assert(room);
+    memcpy(room, data, size_bytes);
     buf_commit(b, size_bytes);
     return 0;
 }

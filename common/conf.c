@@ -496,9 +496,12 @@ static int take_value(struct words *w, struct flag *flag)
 
 static int take_flag(struct words *w, const char *word)
 {
-    struct flag flag;
+    struct flag flag = {.row = NULL};
     int r = word[1] == '-' ? split_long(w, word, &flag) : split_short(w, word, &flag);
-    if (r == 0 && !flag.value)
+    if (r < 0)
+        return r;
+    assert(flag.row);
+    if (!flag.value)
         r = take_value(w, &flag);
     if (r == 0)
         r = set_seen(&w->table, flag.row, flag.shown, flag.value);

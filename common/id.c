@@ -76,7 +76,7 @@ int id_parse(const char *text, struct id *out)
 {
     struct id id = {{0}};
     int digit = 0;
-    for (; text[digit] && digit < ID_TEXT_SIZE - 1; digit++) {
+    for (; digit < ID_TEXT_SIZE - 1 && text[digit]; digit++) {
         int value = digit_value(text[digit]);
         if (value < 0 || (digit == 0 && value > 7))
             return ERR_INVALID;

@@ -277,8 +277,9 @@ static int parse_ca(mbedtls_x509_crt *ca, mbedtls_pk_context *key, struct span c
     return 0;
 }
 
-/* The SAN list of a certificate under construction. mbedTLS writes a list from its end, so each item is
- * chained before the one added last, and the certificate has them in the order in which they came. */
+/* The SAN list of a certificate under construction. mbedTLS writes a list from its end, so each
+ * item is chained before the one added last, and the certificate has them in the order in which
+ * they came. */
 struct san {
     mbedtls_x509_san_list items[NAMES_MAX + 1];
     unsigned char addresses[NAMES_MAX][16];

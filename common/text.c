@@ -162,9 +162,11 @@ int text_parse_hex(const char *text, uint8_t *out, size_t count)
     for (size_t i = 0; i < 2 * count; i++)
         if (hex_value((uint8_t)text[i]) < 0)
             return ERR_INVALID;
-    for (size_t i = 0; i < count; i++)
-        out[i] =
-            (uint8_t)(hex_value((uint8_t)text[2 * i]) << 4 | hex_value((uint8_t)text[2 * i + 1]));
+    for (size_t i = 0; i < count; i++) {
+        unsigned high = (unsigned)hex_value((uint8_t)text[2 * i]);
+        unsigned low = (unsigned)hex_value((uint8_t)text[2 * i + 1]);
+        out[i] = (uint8_t)(high << 4 | low);
+    }
     return 0;
 }
 

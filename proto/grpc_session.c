@@ -100,6 +100,18 @@ static void got_ping(struct grpc *g, const nghttp2_frame *frame)
         grpc_calm(g, "peer sends too many PING frames");
 }
 
+/* Without an error: no new calls, please. With one the peer is about to close. */
+static void got_goaway(struct grpc *g, const nghttp2_frame *frame)
+{
+    struct failure f;
+    g->peer_draining = true;
+    if (frame->goaway.error_code == NGHTTP2_NO_ERROR)
+        return;
+    fail(&f, ERR_CLOSED, "peer ended the connection: %s",
+         nghttp2_http2_strerror(frame->goaway.error_code));
+    grpc_fail(g, ERR_CLOSED, f.text);
+}
+
 static int on_frame_recv(nghttp2_session *h2, const nghttp2_frame *frame, void *user_data)
 {
     (void)h2;
@@ -121,7 +133,7 @@ static int on_frame_recv(nghttp2_session *h2, const nghttp2_frame *frame, void *
             grpc_calm(g, "peer sends too many SETTINGS frames");
         break;
     case NGHTTP2_GOAWAY:
-        g->peer_draining = true;
+        got_goaway(g, frame);
         break;
     default:
         break;

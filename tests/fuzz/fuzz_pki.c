@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Bytes from outside that pki and tls read. The first byte of an input chooses the reader: a name, a
- * certificate as PEM, one as DER, a request to be signed, the first flight of a client, the answer of
- * a server. What is accepted must hold what the headers promise.
+ * Bytes from outside that pki and tls read. The first byte of an input chooses the reader: a name,
+ * a certificate as PEM, one as DER, a request to be signed, the first flight of a client, the
+ * answer of a server. What is accepted must hold what the headers promise.
  */
 #include <assert.h>
 #include <stdlib.h>
@@ -90,8 +90,7 @@ static void read_cert(struct span pem)
 /* As PEM, so that libFuzzer need not learn base64. */
 static void read_der(struct span der)
 {
-    static const char digits[] =
-        "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+    static const char digits[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
     struct buf pem;
     buf_init(&pem, PEM_LIMIT);
     (void)buf_append_str(&pem, "-----BEGIN CERTIFICATE-----\n");

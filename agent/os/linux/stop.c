@@ -324,12 +324,17 @@ static void adopt(struct stop *stop, pid_t parent)
 {
     unsigned long tid = 0;
     size_t hint = 0;
-    if (ptrace(PTRACE_GETEVENTMSG, parent, 0, &tid) != 0 ||
-        find_thread(stop, (pid_t)tid, &hint) != NULL)
+    if (ptrace(PTRACE_GETEVENTMSG, parent, 0, &tid) != 0)
+        return;
+    struct stop_thread *thread = find_thread(stop, (pid_t)tid, &hint);
+    if (!thread)
+        thread = add_thread(stop, (pid_t)tid, STOP_ENDED);
+    /* Known already, unless its number was that of a thread that ended. */
+    if (!thread || thread->state != STOP_ENDED)
         return;
     bool ours = syscall(SYS_tgkill, stop->process.pid, (pid_t)tid, 0) == 0;
+    thread->state = ours ? STOP_SEIZED : STOP_FOREIGN;
     stop->born++;
-    add_thread(stop, (pid_t)tid, ours ? STOP_SEIZED : STOP_FOREIGN);
 }
 
 static void reap(pid_t tid)
@@ -361,6 +366,8 @@ static bool settle_event(struct stop *stop, struct stop_thread *thread, const si
         stop->signals_passed++;
     if (event != 0 || stop->controls.swallow_signals)
         number = 0;
+    /* Any stop takes back an interrupt that came shortly before it. */
+    ptrace(PTRACE_INTERRUPT, thread->tid, 0, 0);
     ptrace(PTRACE_CONT, thread->tid, 0, number);
     return false;
 }

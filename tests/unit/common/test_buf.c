@@ -167,8 +167,8 @@ TEST(fixed_numbers_are_little_endian)
     CHECK_EQ_INT(b.size_bytes, 12);
     CHECK_EQ_MEM(b.data, "\x04\x03\x02\x01\x18\x17\x16\x15\x14\x13\x12\x11", 12);
     struct span s = buf_span(&b);
-    uint32_t u32;
-    uint64_t u64;
+    uint32_t u32 = 0;
+    uint64_t u64 = 0;
     CHECK_EQ_INT(span_take_u32(&s, &u32), 0);
     CHECK_EQ_INT(u32, 0x01020304);
     CHECK_EQ_INT(span_take_u64(&s, &u64), 0);
@@ -268,7 +268,7 @@ TEST(zigzag_goes_both_ways)
         buf_done(&b);
     }
     struct span s = span_of("\x03", 1);
-    int64_t value;
+    int64_t value = 0;
     REQUIRE(span_take_zigzag(&s, &value) == 0);
     CHECK_EQ_INT(value, -2);
 }

@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Connections on a real loop over loopback: bytes both ways, back-pressure, every way to end. Both ends
- * live in one process and one loop; the handshakes run on libuv's pool, so this file is also what the
- * thread sanitizer looks at. A test waits for a condition; the runner's time limit ends a wait in vain.
+ * Connections on a real loop over loopback: bytes both ways, back-pressure, every way to end. Both
+ * ends live in one process and one loop; the handshakes run on libuv's pool, so this file is also
+ * what the thread sanitizer looks at. A test waits for a condition; the runner's time limit ends a
+ * wait in vain.
  */
 #include <stdlib.h>
 #include <sys/resource.h>
@@ -53,11 +54,11 @@ struct world {
     char address[300];
 };
 
-#define WAIT_FOR(world_, condition_)                              \
-    do {                                                          \
-        while (!(condition_))                                     \
-            (void)uv_run(&(world_)->loop, UV_RUN_ONCE);           \
-        CHECK(condition_);                                        \
+#define WAIT_FOR(world_, condition_)                    \
+    do {                                                \
+        while (!(condition_))                           \
+            (void)uv_run(&(world_)->loop, UV_RUN_ONCE); \
+        CHECK(condition_);                              \
     } while (0)
 
 /* ---- what an end does ---- */
@@ -413,7 +414,8 @@ TEST(close_delivers_what_is_pending)
     world_done(&w);
 }
 
-/* A client that sends and closes at once, and a server that closes at once: nobody sees an error. */
+/* A client that sends and closes at once, and a server that closes at once: nobody sees an error.
+ */
 TEST(both_close_at_once)
 {
     struct world w;
@@ -693,6 +695,7 @@ struct raw {
     uv_buf_t said;
     uv_write_t write;
     unsigned connected, got_bytes, ended;
+    ssize_t end_status;
 };
 
 static void raw_alloc(uv_handle_t *handle, size_t suggested, uv_buf_t *b)
@@ -711,6 +714,7 @@ static void raw_read(uv_stream_t *stream, ssize_t count, const uv_buf_t *b)
         raw->got_bytes += (unsigned)count;
     else if (count < 0) {
         raw->ended = 1;
+        raw->end_status = count;
         (void)uv_read_stop(stream);
     }
 }
@@ -725,11 +729,11 @@ static void raw_connected(uv_connect_t *req, int status)
         REQUIRE(uv_write(&raw->write, (uv_stream_t *)&raw->tcp, &raw->said, 1, NULL) == 0);
 }
 
-static void raw_dial(struct raw *raw, struct world *w, const char *say)
+static void raw_dial(struct raw *raw, struct world *w, struct span say)
 {
     struct sockaddr_in address;
     memset(raw, 0, sizeof *raw);
-    raw->said = uv_buf_init((char *)(uintptr_t)say, say ? (unsigned)strlen(say) : 0);
+    raw->said = uv_buf_init((char *)say.data, (unsigned)say.size_bytes);
     REQUIRE(uv_ip4_addr("127.0.0.1", w->port, &address) == 0);
     REQUIRE(uv_tcp_init(&w->loop, &raw->tcp) == 0);
     raw->tcp.data = raw;
@@ -768,7 +772,7 @@ TEST(a_silent_client_is_turned_away)
     struct raw raw;
     world_init(&w);
     world_listen(&w, "127.0.0.1", 10, &limits);
-    raw_dial(&raw, &w, NULL);
+    raw_dial(&raw, &w, (struct span){NULL, 0});
     WAIT_FOR(&w, w.turned_away && raw.ended);
     CHECK_EQ_INT(w.why.code, ERR_TIMEOUT);
     CHECK(strstr(w.why.text, "peer did not finish the TLS handshake within ") != NULL);
@@ -803,7 +807,7 @@ TEST(a_client_that_speaks_http)
     struct raw raw;
     world_init(&w);
     world_listen(&w, "127.0.0.1", 10, NULL);
-    raw_dial(&raw, &w, "GET / HTTP/1.1\r\nHost: localhost\r\n\r\n");
+    raw_dial(&raw, &w, span_str("GET / HTTP/1.1\r\nHost: localhost\r\n\r\n"));
     WAIT_FOR(&w, raw.ended);
     /* It closes in turn, as clients do; else we would wait a second for that. */
     uv_close((uv_handle_t *)&raw.tcp, NULL);
@@ -818,7 +822,7 @@ TEST(a_client_that_goes_at_once)
     struct raw raw;
     world_init(&w);
     world_listen(&w, "127.0.0.1", 10, NULL);
-    raw_dial(&raw, &w, NULL);
+    raw_dial(&raw, &w, (struct span){NULL, 0});
     WAIT_FOR(&w, raw.connected);
     uv_close((uv_handle_t *)&raw.tcp, NULL);
     WAIT_FOR(&w, w.turned_away);
@@ -834,11 +838,36 @@ TEST(a_peer_that_does_not_close_is_not_waited_for)
     struct raw raw;
     world_init(&w);
     world_listen(&w, "127.0.0.1", 10, NULL);
-    raw_dial(&raw, &w, "nonsense that is no TLS at all");
+    raw_dial(&raw, &w, span_str("nonsense that is no TLS at all"));
     WAIT_FOR(&w, raw.ended);
     WAIT_FOR(&w, w.turned_away);
     CHECK_EQ_INT(w.why.code, ERR_PROTOCOL);
     uv_close((uv_handle_t *)&raw.tcp, NULL);
+    world_done(&w);
+}
+
+/* A close with input unread would reset the connection, and the alert might be lost with it. */
+TEST(the_reason_arrives_though_input_is_unread)
+{
+    /* More than one read takes, and little enough for the kernel to take from the client at once. */
+    enum { SIZE = 150000 };
+    /* A ClientHello of TLS 1.1, and much behind it that nobody will read. */
+    static const uint8_t hello[] = {22, 3, 1,        0, 45, 1,    0, 0, 41,
+                                    3,  2, [43] = 0, 0, 2,  0xc0, 9, 1, 0};
+    struct world w;
+    struct raw raw;
+    uint8_t *bytes = pattern(SIZE);
+    world_init(&w);
+    world_listen(&w, "127.0.0.1", 10, NULL);
+    memcpy(bytes, hello, sizeof hello);
+    raw_dial(&raw, &w, span_of(bytes, SIZE));
+    WAIT_FOR(&w, raw.ended);
+    CHECK_EQ_INT(raw.got_bytes, 7);
+    CHECK_EQ_INT(raw.end_status, UV_EOF);
+    uv_close((uv_handle_t *)&raw.tcp, NULL);
+    WAIT_FOR(&w, w.turned_away);
+    CHECK_EQ_STR(w.why.text, "peer offers only an older TLS version, not 1.2");
+    free(bytes);
     world_done(&w);
 }
 
@@ -925,9 +954,9 @@ TEST(a_port_in_use)
                              &listener_events, &w, &f),
                  ERR_INVALID);
     CHECK_EQ_STR(f.text, "cannot listen on 'not an address': not an IP address");
-    CHECK_EQ_INT(conn_listen(&second, &w.loop, w.server, "192.0.2.1", 0, 10, NULL, &listener_events,
-                             &w, &f),
-                 ERR_INVALID);
+    CHECK_EQ_INT(
+        conn_listen(&second, &w.loop, w.server, "192.0.2.1", 0, 10, NULL, &listener_events, &w, &f),
+        ERR_INVALID);
     CHECK_EQ_INT(w.listener_closed, 0);
     world_done(&w);
     CHECK_EQ_INT(w.listener_closed, 1);
@@ -1090,8 +1119,8 @@ TEST(the_listener_goes_connections_stay)
     CHECK_EQ_INT(w.listener_closed, 1);
 }
 
-/* Ended after any number of steps of the loop, at either end: resolving, connecting, while a step of
- * the handshake is on the pool, open. `closed` comes exactly once, and nothing is left. */
+/* Ended after any number of steps of the loop, at either end: resolving, connecting, while a step
+ * of the handshake is on the pool, open. `closed` comes exactly once, and nothing is left. */
 static void end_after(int steps, int how)
 {
     struct world w;

@@ -339,7 +339,7 @@ TEST(the_calendar_is_that_of_the_c_library)
         time_t t = (time_t)(day * 86400 + 43200);
         struct tm tm;
         REQUIRE(gmtime_r(&t, &tm) != NULL);
-        char text[40], again[32];
+        char text[64], again[32];
         int64_t us;
         snprintf(text, sizeof text, "%04d-%02d-%02dT12:00:00.000Z", tm.tm_year + 1900,
                  tm.tm_mon + 1, tm.tm_mday);

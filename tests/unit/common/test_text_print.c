@@ -140,8 +140,7 @@ TEST(harmless_text_stays)
     static const char *const same[] = {
         "",
         "plain ASCII ~ !\"\\x",
-        "Gr\xC3\xBC\xC3\x9F"
-        "e",                        /* two bytes */
+        "Gr\xC3\xBC\xC3\x9F",       /* two bytes */
         "\xE2\x82\xAC 5",           /* three */
         "\xF0\x9F\x98\x80",         /* four */
         "\xC2\xA0",                 /* U+00A0, the first behind C1 */

@@ -1,20 +1,24 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * What holding a process does to it: nothing that it can notice but the moment. Each promise of stop.h, with a
- * control that breaks it where one can be built.
+ * What holding a process does to it: nothing that it can notice but the moment. Each promise of
+ * stop.h, with a control that breaks it where one can be built.
  */
 #include "agent/os/linux/stop.h"
 
 #include <elf.h>
+#include <errno.h>
 #include <fcntl.h>
+#include <poll.h>
+#include <sys/epoll.h>
+#include <sys/prctl.h>
 #include <sys/ptrace.h>
 #include <sys/stat.h>
 
 #include "tests/unit/os/victim.h"
 
 #define PAUSE_MAX_US 2000000
-#define HOLDS        100
-#define KILLS        100
+#define HOLDS 100
+#define KILLS 100
 
 static int do_nothing(void *context, struct stop *stop)
 {
@@ -32,8 +36,8 @@ static size_t count_state(const struct stop *stop, enum stop_state state)
 }
 
 /* One hold from beginning to end; returns how many threads were held. */
-static size_t hold_once(const struct victim *v, struct stop_controls controls,
-                        stop_held_fn held, struct stop *totals)
+static size_t hold_once(const struct victim *v, struct stop_controls controls, stop_held_fn held,
+                        struct stop *totals)
 {
     struct stop stop;
     struct failure f = {0, ""};
@@ -83,7 +87,8 @@ TEST_LIMIT(two_hundred_threads_are_held, 60)
     victim_end(&v);
 }
 
-/* The target's own view: the longest time in which a thread that only reads the clock did not run. */
+/* The target's own view: the longest time in which a thread that only reads the clock did not run.
+ */
 TEST_LIMIT(the_pause_is_what_the_process_sees, 60)
 {
     struct victim v;
@@ -203,15 +208,466 @@ static int send_signal(void *context, struct stop *stop)
     return kill((pid_t)stop->process.pid, SIGUSR1) == 0 ? 0 : ERR_IO;
 }
 
-TEST(a_true_signal_still_interrupts)
+static void on_usr1(int number)
+{
+    (void)number;
+}
+
+/* Waits in epoll_wait() and says what interrupted it. */
+static _Noreturn void wait_for_signal(int out)
+{
+    struct sigaction action = {.sa_handler = on_usr1, .sa_flags = SA_RESTART};
+    struct epoll_event event;
+    sigaction(SIGUSR1, &action, NULL);
+    prctl(PR_SET_PDEATHSIG, SIGKILL);
+    int fd = epoll_create1(0);
+    (void)!write(out, "r", 1);
+    for (;;) {
+        if (epoll_wait(fd, &event, 1, -1) < 0 && errno == EINTR)
+            (void)!write(out, "i", 1);
+    }
+}
+
+/* A victim that is a child of this program. */
+static void start_child(struct victim *v, int *from, void (*run)(int out))
 {
     int out[2];
+    char byte;
     REQUIRE(pipe(out) == 0);
-    struct victim v = {.pid = fork()};
-    if (v.pid == 0) {
-        struct sigaction action = {.sa_handler = check_signal_handler};
-        (void)action;
+    memset(v, 0, sizeof *v);
+    v->pid = fork();
+    if (v->pid == 0)
+        run(out[1]);
+    close(out[1]);
+    *from = out[0];
+    REQUIRE(read(*from, &byte, 1) == 1);
+    REQUIRE(os_process_get("", (uint32_t)v->pid, &v->process, NULL) == 0);
+}
+
+static void end_child(struct victim *v, int from)
+{
+    close(from);
+    kill(v->pid, SIGKILL);
+    waitpid(v->pid, NULL, 0);
+}
+
+TEST(a_true_signal_still_interrupts)
+{
+    struct victim v;
+    int from;
+    char byte;
+    start_child(&v, &from, wait_for_signal);
+    victim_await(&v, 'S');
+    struct stop totals = {.pause_us = 0};
+    hold_once(&v, as_shipped, do_nothing, &totals);
+    CHECK_EQ_INT(totals.calls_restarted, 1);
+    struct pollfd poll_fd = {from, POLLIN, 0};
+    CHECK_EQ_INT(poll(&poll_fd, 1, 200), 0);
+    hold_once(&v, as_shipped, send_signal, &totals);
+    CHECK_EQ_INT(totals.calls_restarted, 2);
+    CHECK_EQ_INT(poll(&poll_fd, 1, 5000), 1);
+    CHECK(read(from, &byte, 1) == 1 && byte == 'i');
+    end_child(&v, from);
+}
+
+TEST(a_stopped_process_stays_stopped)
+{
+    struct victim v;
+    struct stop totals = {.pause_us = 0};
+    int status, traced;
+    victim_start(&v, "threads", "3", NULL);
+    kill(v.pid, SIGSTOP);
+    REQUIRE(waitpid(v.pid, &status, WUNTRACED) == v.pid && WIFSTOPPED(status));
+    CHECK_EQ_INT(hold_once(&v, as_shipped, do_nothing, &totals), 4);
+    CHECK_EQ_INT(hold_once(&v, as_shipped, do_nothing, &totals), 4);
+    victim_await(&v, 'T');
+    nap_ms(20);
+    CHECK_EQ_INT(victim_count(&v, 'T', &traced), 4);
+    CHECK_EQ_INT(traced, 0);
+    /* Its parent heard of one stop only. */
+    CHECK_EQ_INT(waitpid(v.pid, &status, WUNTRACED | WNOHANG), 0);
+    kill(v.pid, SIGCONT);
+    char line[64];
+    victim_ask(&v, line, sizeof line);
+    victim_end(&v);
+}
+
+static int stop_it(void *context, struct stop *stop)
+{
+    (void)context;
+    return kill((pid_t)stop->process.pid, SIGSTOP) == 0 ? 0 : ERR_IO;
+}
+
+TEST(a_stop_that_comes_meanwhile_is_kept)
+{
+    struct victim v;
+    int status;
+    char line[64];
+    victim_start(&v, "threads", "3", NULL);
+    hold_once(&v, as_shipped, stop_it, NULL);
+    CHECK_EQ_INT(waitpid(v.pid, &status, WUNTRACED), v.pid);
+    victim_check_free(&v);
+    kill(v.pid, SIGCONT);
+    victim_ask(&v, line, sizeof line);
+    victim_end(&v);
+}
+
+/* Holds again and again until it is killed. */
+static _Noreturn void hold_for_ever(const struct victim *v)
+{
+    struct failure f;
+    for (;;) {
+        struct stop stop;
+        if (stop_open(&stop, &v->process, &f) == 0) {
+            stop_run(&stop, PAUSE_MAX_US, do_nothing, NULL, &f);
+            stop_close(&stop);
+        }
+    }
+}
+
+/* Kills a holder at a random instant, `count` times, and looks each time whether the victim is
+ * free. */
+static void kill_holders(struct victim *v, int count)
+{
+    unsigned seed = 7;
+    for (int i = 0; i < count; i++) {
+        int traced = 1;
+        pid_t holder = fork();
+        if (holder == 0)
+            hold_for_ever(v);
+        struct timespec t = {0, 1000000 + rand_r(&seed) % 9000000};
+        nanosleep(&t, NULL);
+        kill(holder, SIGKILL);
+        waitpid(holder, NULL, 0);
+        CHECK_EQ_INT(victim_count(v, 't', &traced) + traced, 0);
+        CHECK_EQ_INT(victim_count(v, 'T', &traced), 0);
+    }
+}
+
+TEST_LIMIT(our_death_leaves_it_running, 60)
+{
+    struct victim v;
+    char line[64];
+    victim_start(&v, "threads", "20", NULL);
+    kill_holders(&v, KILLS);
+    victim_ask(&v, line, sizeof line);
+    CHECK_EQ_INT(waitpid(v.pid, NULL, WNOHANG), 0);
+    victim_end(&v);
+}
+
+TEST_LIMIT(our_death_loses_no_signal, 60)
+{
+    struct victim v;
+    struct storm storm;
+    victim_start(&v, "storm", NULL, NULL);
+    kill_holders(&v, KILLS);
+    end_storm(&v, &storm);
+    CHECK(storm.sent > 1000);
+    CHECK_EQ_INT(storm.received, storm.sent);
+    CHECK_EQ_INT(storm.out_of_order, 0);
+}
+
+TEST_LIMIT(threads_may_be_born_meanwhile, 60)
+{
+    struct victim v;
+    struct stop totals = {.pause_us = 0};
+    char line[64], *at = line;
+    victim_start(&v, "churn", NULL, NULL);
+    for (int i = 0; i < HOLDS / 2; i++)
+        CHECK(hold_once(&v, as_shipped, do_nothing, &totals) >= 4);
+    victim_check_free(&v);
+    kill_holders(&v, KILLS / 4);
+    victim_ask(&v, line, sizeof line);
+    unsigned long born = strtoul(at, &at, 10);
+    victim_ask(&v, line, sizeof line);
+    at = line;
+    CHECK(strtoul(at, &at, 10) > born || born > 1000);
+    CHECK_EQ_INT(strtoul(at, &at, 10), 0);
+    printf("      %u threads were born in the middle of a hold\n", totals.born);
+    victim_end(&v);
+}
+
+static int kill_it(void *context, struct stop *stop)
+{
+    (void)context;
+    return kill((pid_t)stop->process.pid, SIGKILL) == 0 ? 0 : ERR_IO;
+}
+
+TEST(it_may_die_while_it_is_held)
+{
+    for (int i = 0; i < 10; i++) {
+        struct victim v;
+        struct stop stop;
+        struct failure f = {0, ""};
+        int status;
+        victim_start(&v, "threads", "5", NULL);
+        REQUIRE(stop_open(&stop, &v.process, &f) == 0);
+        int rc = stop_run(&stop, PAUSE_MAX_US, kill_it, NULL, &f);
+        CHECK(rc == 0 || rc == ERR_GONE);
+        stop_close(&stop);
+        CHECK_EQ_INT(waitpid(v.pid, &status, 0), v.pid);
+        CHECK(WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL);
+        victim_end(&v);
+    }
+}
+
+TEST_LIMIT(it_may_die_at_any_instant, 60)
+{
+    unsigned seed = 3;
+    for (int i = 0; i < 40; i++) {
+        struct victim v;
+        struct stop stop;
+        struct failure f = {0, ""};
+        victim_start(&v, "threads", "20", NULL);
+        pid_t killer = fork();
+        if (killer == 0) {
+            struct timespec t = {0, rand_r(&seed) % 3000000};
+            nanosleep(&t, NULL);
+            kill(v.pid, SIGKILL);
+            _exit(0);
+        }
+        rand_r(&seed);
+        int rc = stop_open(&stop, &v.process, &f);
+        if (rc == 0) {
+            rc = stop_run(&stop, PAUSE_MAX_US, do_nothing, NULL, &f);
+            stop_close(&stop);
+        }
+        CHECK(rc == 0 || rc == ERR_GONE);
+        CHECK(rc == 0 || f.text[0] != '\0');
+        waitpid(killer, NULL, 0);
+        /* This test is its parent as well as its tracer, so either may have reaped it. */
+        CHECK(waitpid(v.pid, NULL, 0) == v.pid || errno == ECHILD);
+        victim_end(&v);
+    }
+}
+
+TEST(a_thread_in_vfork_is_left_out)
+{
+    struct victim v;
+    struct stop stop;
+    struct failure f = {0, ""};
+    victim_start(&v, "vfork", NULL, NULL);
+    REQUIRE(stop_open(&stop, &v.process, &f) == 0);
+    CHECK_EQ_INT(stop_run(&stop, 80000, do_nothing, NULL, &f), 0);
+    CHECK_EQ_INT(count_state(&stop, STOP_HELD), 1);
+    CHECK_EQ_INT(count_state(&stop, STOP_MISSED), 1);
+    /* An eighth of the time, and no more, was spent on waiting for it. */
+    CHECK(stop.pause_us < 80000);
+    printf("      pause %llu us of 80000\n", (unsigned long long)stop.pause_us);
+    stop_close(&stop);
+    victim_check_free(&v);
+    victim_end(&v);
+}
+
+static int take_too_long(void *context, struct stop *stop)
+{
+    (void)context;
+    while (stop_time_left(stop))
+        ;
+    return 0;
+}
+
+TEST(a_hold_that_takes_too_long_is_given_up)
+{
+    struct victim v;
+    struct stop stop;
+    struct failure f = {0, ""};
+    victim_start(&v, "threads", "3", NULL);
+    REQUIRE(stop_open(&stop, &v.process, &f) == 0);
+    CHECK_EQ_INT(stop_run(&stop, 20000, take_too_long, NULL, &f), ERR_TIMEOUT);
+    CHECK(strstr(f.text, "limit 20.0 ms") != NULL);
+    CHECK(stop.pause_us >= 20000);
+    stop_close(&stop);
+    victim_check_free(&v);
+    victim_end(&v);
+}
+
+/* ---- who is refused ---- */
+
+static void check_refused(uint32_t pid, int code, const char *words)
+{
+    struct os_process process;
+    struct stop stop;
+    struct failure f = {0, ""};
+    REQUIRE(os_process_get("", pid, &process, NULL) == 0);
+    CHECK_EQ_INT(stop_open(&stop, &process, &f), code);
+    CHECK(strstr(f.text, words) != NULL);
+    if (!strstr(f.text, words))
+        printf("      '%s' is not in '%s'\n", words, f.text);
+}
+
+TEST(some_are_never_held)
+{
+    check_refused(1, ERR_REFUSED, "pid 1");
+    check_refused((uint32_t)getpid(), ERR_REFUSED, "ourselves");
+    check_refused((uint32_t)getppid(), ERR_REFUSED, "ourselves");
+}
+
+TEST(a_kernel_thread_is_refused)
+{
+    struct os_process process;
+    if (os_process_get("", 2, &process, NULL) != 0 || strcmp(process.name, "kthreadd") != 0)
+        SKIP("no kernel threads are visible here");
+    check_refused(2, ERR_REFUSED, "kernel thread");
+}
+
+TEST(another_process_of_the_same_pid_is_refused)
+{
+    struct victim v;
+    struct stop stop;
+    struct failure f = {0, ""};
+    victim_start(&v, "idle", NULL, NULL);
+    v.process.start_ticks++;
+    CHECK_EQ_INT(stop_open(&stop, &v.process, &f), ERR_GONE);
+    CHECK(strstr(f.text, "another one") != NULL);
+    v.process.start_ticks--;
+    victim_end(&v);
+    CHECK_EQ_INT(stop_open(&stop, &v.process, &f), ERR_GONE);
+}
+
+/* Exec'ed or reaped between the checks and the hold. */
+TEST(a_process_that_ends_after_the_checks_is_gone)
+{
+    struct victim v;
+    struct stop stop;
+    struct failure f = {0, ""};
+    victim_start(&v, "idle", NULL, NULL);
+    REQUIRE(stop_open(&stop, &v.process, &f) == 0);
+    victim_end(&v);
+    CHECK_EQ_INT(stop_run(&stop, PAUSE_MAX_US, do_nothing, NULL, &f), ERR_GONE);
+    CHECK_EQ_INT(stop.pause_us, 0);
+    stop_close(&stop);
+}
+
+TEST(a_traced_process_is_refused)
+{
+    struct victim v;
+    int pair[2];
+    char byte;
+    victim_start(&v, "idle", NULL, NULL);
+    REQUIRE(pipe(pair) == 0);
+    pid_t tracer = fork();
+    if (tracer == 0) {
+        if (ptrace(PTRACE_SEIZE, v.pid, 0, 0) == 0)
+            (void)!write(pair[1], "t", 1);
+        for (;;)
+            pause();
+    }
+    REQUIRE(read(pair[0], &byte, 1) == 1);
+    char words[64];
+    snprintf(words, sizeof words, "already traced by pid %d", tracer);
+    check_refused((uint32_t)v.pid, ERR_REFUSED, words);
+    kill(tracer, SIGKILL);
+    waitpid(tracer, NULL, 0);
+    hold_once(&v, as_shipped, do_nothing, NULL);
+    victim_end(&v);
+}
+
+/* mov $29, %eax (pause); int $0x80; jmp to the beginning: a whole 32-bit program. */
+static const uint8_t pause32[] = {0xb8, 29, 0, 0, 0, 0xcd, 0x80, 0xeb, 0xf7};
+
+static void write_program32(const char *path)
+{
+    struct {
+        Elf32_Ehdr head;
+        Elf32_Phdr part;
+        uint8_t code[16];
+    } file = {.head = {.e_ident = {0x7f, 'E', 'L', 'F', ELFCLASS32, ELFDATA2LSB, EV_CURRENT},
+                       .e_type = ET_EXEC,
+                       .e_machine = EM_386,
+                       .e_version = EV_CURRENT,
+                       .e_entry = 0x10000 + sizeof(Elf32_Ehdr) + sizeof(Elf32_Phdr),
+                       .e_phoff = sizeof(Elf32_Ehdr),
+                       .e_ehsize = sizeof(Elf32_Ehdr),
+                       .e_phentsize = sizeof(Elf32_Phdr),
+                       .e_phnum = 1},
+              .part = {.p_type = PT_LOAD,
+                       .p_vaddr = 0x10000,
+                       .p_filesz = sizeof file,
+                       .p_memsz = sizeof file,
+                       .p_flags = PF_R | PF_X,
+                       .p_align = 0x1000}};
+    memcpy(file.code, pause32, sizeof pause32);
+    int fd = open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0700);
+    REQUIRE(fd >= 0 && write(fd, &file, sizeof file) == (ssize_t)sizeof file);
+    close(fd);
+}
+
+TEST(a_32_bit_process_is_refused)
+{
+    char path[] = "/tmp/trawl-test-32-XXXXXX";
+    int fd = mkstemp(path), status, ready[2];
+    REQUIRE(fd >= 0 && pipe2(ready, O_CLOEXEC) == 0);
+    close(fd);
+    write_program32(path);
+    pid_t pid = fork();
+    if (pid == 0) {
+        prctl(PR_SET_PDEATHSIG, SIGKILL);
+        execl(path, "pause32", (char *)NULL);
+        _exit(127);
+    }
+    /* The pipe closes when the program was started. */
+    char byte;
+    close(ready[1]);
+    (void)!read(ready[0], &byte, 1);
+    unlink(path);
+    nap_ms(10);
+    if (waitpid(pid, &status, WNOHANG) == pid)
+        SKIP("this kernel runs no 32-bit programs");
+    check_refused((uint32_t)pid, ERR_UNSUPPORTED, "not a 64-bit");
+    kill(pid, SIGKILL);
+    waitpid(pid, NULL, 0);
+}
+
+TEST(another_users_process_is_denied)
+{
+    struct victim v;
+    int status;
+    if (geteuid() != 0)
+        SKIP("needs root to become somebody else");
+    victim_start(&v, "idle", NULL, NULL);
+    pid_t pid = fork();
+    if (pid == 0) {
+        struct stop stop;
+        struct failure f = {0, ""};
+        int failed = setgid(65534) || setuid(65534);
+        _exit(failed || stop_open(&stop, &v.process, &f) != ERR_DENIED);
+    }
+    CHECK_EQ_INT(waitpid(pid, &status, 0), pid);
+    CHECK(WIFEXITED(status) && WEXITSTATUS(status) == 0);
+    victim_end(&v);
+}
+
+/* An agent without privilege captures its own user's processes. */
+TEST(ones_own_process_can_be_held_without_privilege)
+{
+    struct victim v;
+    int status;
+    victim_start(&v, "idle", NULL, NULL);
+    pid_t pid = fork();
+    if (pid == 0) {
+        struct victim own;
+        if (geteuid() == 0 && (setgid(65534) || setuid(65534)))
+            _exit(1);
+        /* Which a change of user takes away, also from what is forked. */
+        prctl(PR_SET_DUMPABLE, 1);
+        int from;
+        start_child(&own, &from, wait_for_signal);
+        CHECK_EQ_INT(hold_once(&own, as_shipped, do_nothing, NULL), 1);
+        end_child(&own, from);
         _exit(0);
     }
+    CHECK_EQ_INT(waitpid(pid, &status, 0), pid);
+    CHECK(WIFEXITED(status) && WEXITSTATUS(status) == 0);
     victim_end(&v);
+}
+
+TEST(the_prediction_grows_with_threads_and_bytes)
+{
+    struct stop stop = {.count = 4};
+    uint64_t few = stop_predict_us(&stop, 0);
+    stop.count = 200;
+    CHECK(stop_predict_us(&stop, 0) > few);
+    CHECK(stop_predict_us(&stop, 64 << 20) > stop_predict_us(&stop, 0));
+    CHECK(few < 500);
 }

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Starting the programs of tests/victims and looking at them from outside. A victim prints "ready", answers
- * each line on its input with one line, and dies with the test. Included by test_stop.c, test_stacks.c and
- * test_unwind.c.
+ * Starting the programs of tests/victims and looking at them from outside. A victim prints "ready",
+ * answers each line on its input with one line, and dies with the test. Included by test_stop.c,
+ * test_stacks.c and test_unwind.c.
  */
 #ifndef TESTS_UNIT_OS_VICTIM_H
 #define TESTS_UNIT_OS_VICTIM_H

@@ -487,6 +487,28 @@ TEST(strange_trailers_are_read_strictly)
     CHECK_EQ_INT(s.error, ERR_NOTFOUND);
 }
 
+TEST(an_angry_goodbye_gives_its_reason)
+{
+    struct seen s;
+    struct buf b;
+    struct failure f;
+    struct pair *p = pair_open(NULL, NULL);
+    REQUIRE(pair_start(p, &s, "/t/Hold", 0) == 0);
+    buf_init(&b, 65536);
+    REQUIRE(grpc_pull(p->client, &b, p->now_us, NULL) == 0);
+    buf_clear(&b);
+    raw_frame(&b, SETTINGS, 0, 0, span_of(NULL, 0));
+    raw_frame(&b, GOAWAY, 0, 0, span_of("\0\0\0\1\0\0\0\x0b", 8));
+    CHECK_EQ_INT(grpc_feed(p->client, buf_span(&b), p->now_us, &f), ERR_CLOSED);
+    CHECK_EQ_STR(f.text, "peer ended the connection: ENHANCE_YOUR_CALM");
+    grpc_close(p->client, f.text);
+    p->client = NULL;
+    CHECK_EQ_INT(s.status, GRPC_UNAVAILABLE);
+    CHECK_EQ_STR(s.text, f.text);
+    buf_done(&b);
+    pair_close(p);
+}
+
 TEST(resets_are_told_apart)
 {
     static const struct {

@@ -1,0 +1,360 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * One order from its start to its last artifact, a function per step: find the processes, plan,
+ * wait for the instant, take the evidence job by job, end. Invariant: the journal says RUNNING
+ * before anything is looked at. Called by capture.c and by the steps' own timers and replies.
+ */
+#include "agent/capture_private.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "common/log.h"
+#include "common/text.h"
+
+#define LEAD_US 60000 /* a worker is started this long before an asked instant */
+#define KINDS_LISTED 200
+
+static uint64_t mono_now(const struct capture *c)
+{
+    return c->settings.clock->mono_us(c->settings.clock);
+}
+
+static int64_t wall_now(const struct capture *c)
+{
+    return c->settings.clock->wall_us(c->settings.clock);
+}
+
+/* ---- the end ---- */
+
+static uint32_t count_captured(const struct run *r)
+{
+    uint32_t count = 0;
+    for (uint32_t i = 0; i < r->process_count; i++)
+        count += r->has_artifact[i] != 0;
+    return count;
+}
+
+static trawl_v1_State judge(const struct order *o)
+{
+    bool is_whole = o->refused + o->gone + o->failed == 0;
+    if (o->artifact_count > 0)
+        return is_whole && o->reasons.size_bytes == 0 ? trawl_v1_State_DONE
+                                                      : trawl_v1_State_PARTIAL;
+    if (o->failed == 0 && o->gone > 0)
+        return trawl_v1_State_GONE;
+    if (o->failed == 0 && o->refused > 0)
+        return trawl_v1_State_REFUSED;
+    return trawl_v1_State_FAILED;
+}
+
+static void forget_run(struct capture *c)
+{
+    struct run *r = &c->run;
+    free(r->jobs);
+    r->jobs = NULL;
+    r->order = NULL;
+    r->step = RUN_IDLE;
+    uv_timer_stop(&c->timer);
+}
+
+static void finish(struct capture *c)
+{
+    struct order *o = c->run.order;
+    o->verdict.processes = count_captured(&c->run);
+    forget_run(c);
+    journal_save_numbers(c);
+    if (o->is_cancelled) {
+        capture_verdict_acknowledged(c, o->order.order, o->acked_no);
+    } else {
+        trawl_v1_State state = judge(o);
+        o->phase = ORDER_SENDING;
+        events_add(c->settings.events, trawl_v1_EventType_CAPTURE_ENDED, "", 0,
+                   "%s: %u artifacts%s%s", o->order.incident, (unsigned)o->artifact_count,
+                   o->reasons.size_bytes ? "; " : "", buf_str(&o->reasons));
+        capture_decide(c, o, state, buf_str(&o->reasons));
+        capture_check_sent(c, o);
+    }
+    capture_start_next(c);
+}
+
+void run_abort(struct capture *c)
+{
+    switch (c->run.step) {
+    case RUN_WAIT_INSTANT:
+    case RUN_WAIT_WINDOW:
+        finish(c);
+        break;
+    case RUN_JOBS:
+        job_cancel(c);
+        break;
+    default:
+        break; /* the reply comes and finds the order cancelled */
+    }
+}
+
+/* ---- jobs ---- */
+
+/* True when a wait began. */
+static bool wait_for_window(struct capture *c)
+{
+    struct run *r = &c->run;
+    uint64_t end_us = r->began_mono_us + r->order->order.for_us, now_us = mono_now(c);
+    if (r->next_job != r->window_job || r->order->order.for_us == 0 || now_us >= end_us)
+        return false;
+    r->step = RUN_WAIT_WINDOW;
+    uv_update_time(c->settings.loop);
+    uv_timer_start(&c->timer, run_timer, (end_us - now_us + 999) / 1000, 0);
+    return true;
+}
+
+void run_next_job(struct capture *c)
+{
+    struct run *r = &c->run;
+    r->step = RUN_JOBS;
+    for (;;) {
+        if (r->order->is_cancelled || r->next_job == r->job_count) {
+            finish(c);
+            return;
+        }
+        if (wait_for_window(c))
+            return;
+        if (job_start(c, &r->jobs[r->next_job++]))
+            return;
+    }
+}
+
+static void begin_jobs(struct capture *c)
+{
+    c->run.began_mono_us = mono_now(c);
+    c->run.began_wall_us = wall_now(c);
+    if (c->run.target_mono_us > c->run.began_mono_us)
+        c->run.began_wall_us += (int64_t)(c->run.target_mono_us - c->run.began_mono_us);
+    run_next_job(c);
+}
+
+void run_timer(uv_timer_t *timer)
+{
+    struct capture *c = timer->data;
+    if (c->run.step == RUN_WAIT_INSTANT)
+        begin_jobs(c);
+    else if (c->run.step == RUN_WAIT_WINDOW)
+        run_next_job(c);
+}
+
+static void wait_for_instant(struct capture *c)
+{
+    uint64_t now_us = mono_now(c);
+    if (c->run.target_mono_us <= now_us + LEAD_US) {
+        begin_jobs(c);
+        return;
+    }
+    c->run.step = RUN_WAIT_INSTANT;
+    uv_update_time(c->settings.loop);
+    uv_timer_start(&c->timer, run_timer, (c->run.target_mono_us - now_us - LEAD_US) / 1000, 0);
+}
+
+/* ---- the plan ---- */
+
+static bool is_asked(const trawl_v1_Order *order, const char *kind)
+{
+    for (size_t i = 0; i < order->what_count; i++)
+        if (strcmp(order->what[i], kind) == 0)
+            return true;
+    return false;
+}
+
+static bool has_selector(const trawl_v1_Order *order)
+{
+    const trawl_v1_ProcessSelector *s = &order->process;
+    return order->has_process && (s->name[0] || s->unit[0] || s->pid || s->port);
+}
+
+static void note_unknown_kinds(struct order *o)
+{
+    for (size_t i = 0; i < o->order.what_count; i++) {
+        const struct job_kind *kind = NULL;
+        for (size_t rank = 0; (kind = job_kind_at(rank)) != NULL; rank++)
+            if (strcmp(kind->name, o->order.what[i]) == 0)
+                break;
+        if (kind)
+            continue;
+        o->failed++;
+        capture_note_reason(o, "kind '%s' is not known to this agent (%s)", o->order.what[i],
+                            TRAWL_VERSION);
+    }
+}
+
+static void add_job(struct run *r, const char *kind, const struct os_process *process)
+{
+    struct job *job = &r->jobs[r->job_count++];
+    *job = (struct job){0};
+    text_copy(job->kind, sizeof job->kind, kind);
+    if (process)
+        job->process = *process;
+}
+
+static void plan_kind(struct capture *c, const struct job_kind *kind)
+{
+    struct run *r = &c->run;
+    struct failure f = {0};
+    if (policy_allows_kind(c->settings.policy, kind->name, &f)) {
+        r->order->refused++;
+        capture_note_reason(r->order, "%s", f.text);
+        return;
+    }
+    if (!kind->of_window)
+        r->window_job = r->job_count + r->process_count;
+    if (!kind->of_process)
+        add_job(r, kind->name, NULL);
+    for (uint32_t i = 0; i < r->process_count && kind->of_process; i++)
+        add_job(r, kind->name, &r->processes[i]);
+    if (kind->of_process && !has_selector(&r->order->order)) {
+        r->order->failed++;
+        capture_note_reason(r->order, "'%s' is taken of a process and the order names none",
+                            kind->name);
+    }
+}
+
+static void plan(struct capture *c)
+{
+    struct run *r = &c->run;
+    const struct job_kind *kind;
+    size_t kinds = 0;
+    while (job_kind_at(kinds))
+        kinds++;
+    r->jobs = calloc(kinds * (r->process_count + 1), sizeof *r->jobs);
+    r->job_count = r->next_job = r->window_job = 0;
+    note_unknown_kinds(r->order);
+    if (!r->jobs) {
+        r->order->failed++;
+        capture_note_reason(r->order, "out of memory");
+    }
+    for (size_t rank = 0; r->jobs && (kind = job_kind_at(rank)) != NULL; rank++)
+        if (is_asked(&r->order->order, kind->name))
+            plan_kind(c, kind);
+    wait_for_instant(c);
+}
+
+/* ---- which processes ---- */
+
+static void name_selector(const trawl_v1_ProcessSelector *s, char *out, size_t size_bytes)
+{
+    if (s->name[0])
+        text_format(out, size_bytes, "name '%s'", s->name);
+    else if (s->pid)
+        text_format(out, size_bytes, "pid %u", (unsigned)s->pid);
+    else if (s->unit[0])
+        text_format(out, size_bytes, "unit '%s'", s->unit);
+    else
+        text_format(out, size_bytes, "port %u", (unsigned)s->port);
+}
+
+static void keep_allowed(struct capture *c, const struct broker_found *found)
+{
+    struct run *r = &c->run;
+    struct order *o = r->order;
+    uint64_t limit = o->order.max_processes ? o->order.max_processes : BROKER_PROCESSES_MAX;
+    if (limit > c->settings.policy->max_processes)
+        limit = c->settings.policy->max_processes;
+    for (uint32_t i = 0; i < found->count; i++) {
+        struct failure f = {0};
+        if (policy_allows_process(c->settings.policy, found->list[i].name, &f)) {
+            o->refused++;
+            capture_note_reason(o, "%s", f.text);
+        } else if (r->process_count < limit && r->process_count < BROKER_PROCESSES_MAX) {
+            r->processes[r->process_count++] = found->list[i];
+        }
+    }
+    if (found->matched > r->process_count && o->refused == 0)
+        capture_note_reason(o, "%u processes match, %u were captured", (unsigned)found->matched,
+                            (unsigned)r->process_count);
+}
+
+static void on_resolved(void *context, const struct broker_reply *reply, const struct failure *f)
+{
+    struct capture *c = context;
+    struct order *o = c->run.order;
+    char selector[160];
+    if (c->is_closing || !o)
+        return;
+    name_selector(&o->order.process, selector, sizeof selector);
+    if (o->is_cancelled) {
+        finish(c);
+    } else if (f->code) {
+        o->failed++;
+        capture_note_reason(o, "%s", f->text);
+        plan(c);
+    } else if (reply->body.found.matched == 0) {
+        o->gone++;
+        capture_note_reason(o, "no process matches %s", selector);
+        finish(c);
+    } else {
+        keep_allowed(c, &reply->body.found);
+        plan(c);
+    }
+}
+
+static void resolve(struct capture *c)
+{
+    struct broker_request request = {0};
+    const trawl_v1_ProcessSelector *s = &c->run.order->order.process;
+    struct failure f = {0};
+    struct broker_selector *to = &request.body.resolve;
+    c->run.step = RUN_RESOLVE;
+    text_copy(to->name, sizeof to->name, s->name);
+    text_copy(to->unit, sizeof to->unit, s->unit);
+    to->pid = s->pid;
+    to->port = s->port;
+    if (broker_client_send(c->settings.broker, BROKER_RESOLVE, &request, -1, on_resolved, c, &f))
+        on_resolved(c, NULL, &f);
+}
+
+/* ---- the start ---- */
+
+/* The asked instant on our monotonic clock, by the best known bound of the clocks' difference. */
+static void set_instant(struct capture *c)
+{
+    const trawl_v1_Order *order = &c->run.order->order;
+    if (order->at_us == 0)
+        return;
+    int64_t ahead_us = order->at_us + (c->has_offset ? c->offset_us : 0) - wall_now(c);
+    int64_t target_us = (int64_t)mono_now(c) + ahead_us;
+    c->run.target_mono_us = target_us > 0 ? (uint64_t)target_us : 1;
+}
+
+static void list_kinds(const trawl_v1_Order *order, char *out, size_t size_bytes)
+{
+    size_t used = 0;
+    out[0] = '\0';
+    for (size_t i = 0; i < order->what_count && used + 1 < size_bytes; i++) {
+        text_format(out + used, size_bytes - used, "%s%s", i ? "," : "", order->what[i]);
+        used += strlen(out + used);
+    }
+}
+
+void run_start(struct capture *c, struct order *o)
+{
+    struct run *r = &c->run;
+    char kinds[KINDS_LISTED];
+    struct broker_result *result = r->result;
+    char *buffer = r->pipe_buffer;
+    *r = (struct run){.order = o, .result = result, .pipe_buffer = buffer};
+    r->evidence.file = -1;
+    o->phase = ORDER_RUNNING;
+    capture_decide(c, o, trawl_v1_State_RUNNING, "");
+    list_kinds(&o->order, kinds, sizeof kinds);
+    log_info("capture of %s (order %llu) began: %s", o->order.incident,
+             (unsigned long long)o->order.order, kinds);
+    events_add(c->settings.events, trawl_v1_EventType_CAPTURE_STARTED, "", 0, "%s: %s",
+               o->order.incident, kinds);
+    set_instant(c);
+    bool wants_process = false;
+    const struct job_kind *kind;
+    for (size_t rank = 0; (kind = job_kind_at(rank)) != NULL; rank++)
+        wants_process = wants_process || (kind->of_process && is_asked(&o->order, kind->name));
+    if (has_selector(&o->order) && (wants_process || o->order.process.pid))
+        resolve(c);
+    else
+        plan(c);
+}

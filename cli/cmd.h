@@ -1,0 +1,76 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The functions of the command table, with their options. Invariant: each struct of options begins
+ * with struct cli_common, and the rows in options.c describe the rest. Included by options.c,
+ * commands.c and the cmd_*.c.
+ */
+#ifndef TRAWL_CLI_CMD_H
+#define TRAWL_CLI_CMD_H
+
+#include <stddef.h>
+
+#include "cli/cli.h"
+
+#define CMD_WHAT_SIZE 256
+#define CMD_TIME_SIZE 40
+
+struct cmd_enroll_options {
+    struct cli_common common;
+    char label[2048];
+    char host[PKI_NAME_SIZE];
+};
+
+struct cmd_top_options {
+    struct cli_common common;
+    char by[16];
+    uint64_t rounds, limit;
+};
+
+struct cmd_counters_options {
+    struct cli_common common;
+    int64_t last_us, step_us;
+    char from[CMD_TIME_SIZE], to[CMD_TIME_SIZE];
+    char by[16], instance[64];
+    bool plot;
+};
+
+struct cmd_window_options { /* events, incidents */
+    struct cli_common common;
+    int64_t last_us;
+    char from[CMD_TIME_SIZE], to[CMD_TIME_SIZE];
+};
+
+struct cmd_capture_options {
+    struct cli_common common;
+    char process[64], unit[128], what[CMD_WHAT_SIZE], at[CMD_TIME_SIZE], into[64], note[256];
+    uint64_t pid, port, canary, max_parallel;
+    int64_t last_us, for_us, pause_max_us, expire_us;
+    bool dry_run, wait, no_wait;
+};
+
+struct cmd_fetch_options {
+    struct cli_common common;
+    char output[1024], host[1024], kind[256];
+    bool json;
+};
+
+int cmd_hosts(struct cli *cli, struct failure *f);
+int cmd_caps(struct cli *cli, struct failure *f);
+int cmd_label(struct cli *cli, struct failure *f);
+int cmd_enroll(struct cli *cli, struct failure *f);
+int cmd_revoke(struct cli *cli, struct failure *f);
+int cmd_top(struct cli *cli, struct failure *f);
+int cmd_counters(struct cli *cli, struct failure *f);
+int cmd_events(struct cli *cli, struct failure *f);
+int cmd_capture(struct cli *cli, struct failure *f);
+int cmd_incidents(struct cli *cli, struct failure *f);
+int cmd_show(struct cli *cli, struct failure *f);
+int cmd_watch(struct cli *cli, struct failure *f);
+int cmd_cancel(struct cli *cli, struct failure *f);
+int cmd_fetch(struct cli *cli, struct failure *f);
+int cmd_context(struct cli *cli, struct failure *f);
+int cmd_completion(struct cli *cli, struct failure *f);
+int cmd_help(struct cli *cli, struct failure *f);
+int cmd_version(struct cli *cli, struct failure *f);
+
+#endif
