@@ -163,6 +163,8 @@ static int fail_writing(struct failure *f)
 int cli_write(struct cli *cli, struct buf *text, struct failure *f)
 {
     errno = 0;
+    if (text->size_bytes == 0)
+        return 0;
     size_t written = fwrite(text->data, 1, text->size_bytes, cli->out);
     bool all = written == text->size_bytes;
     buf_clear(text);
@@ -203,16 +205,28 @@ void cli_note(struct cli *cli, const char *format, ...)
 
 void cli_progress(struct cli *cli, const char *line)
 {
-    if (cli->err_is_terminal) {
-        fprintf(cli->err, "\r%s\033[K", line);
-        fflush(cli->err);
-    }
+    if (!cli->err_is_terminal)
+        return;
+    fprintf(cli->err, "\r%s\033[K", line);
+    fflush(cli->err);
+    cli->has_progress = true;
+}
+
+static void leave_progress(struct cli *cli, const char *with)
+{
+    if (!cli->has_progress)
+        return;
+    fputs(with, cli->err);
+    fflush(cli->err);
+    cli->has_progress = false;
 }
 
 void cli_progress_clear(struct cli *cli)
 {
-    if (cli->err_is_terminal) {
-        fputs("\r\033[K", cli->err);
-        fflush(cli->err);
-    }
+    leave_progress(cli, "\r\033[K");
+}
+
+void cli_progress_end(struct cli *cli)
+{
+    leave_progress(cli, "\n");
 }

@@ -41,7 +41,7 @@ struct cli {
     int word_count; /* positional arguments */
     char **words;
     FILE *out, *err;
-    bool out_is_terminal, err_is_terminal, color;
+    bool out_is_terminal, err_is_terminal, color, has_progress;
     unsigned columns; /* of the terminal */
     int64_t now_us;
     struct context_env env;
@@ -111,7 +111,8 @@ void cli_note(struct cli *cli, const char *format, ...) TRAWL_PRINTF(2, 3);
 
 /* Progress on the terminal: one line on `err`, drawn over again. */
 void cli_progress(struct cli *cli, const char *line);
-void cli_progress_clear(struct cli *cli);
+void cli_progress_clear(struct cli *cli); /* takes it away, if there is one */
+void cli_progress_end(struct cli *cli);   /* leaves it there */
 
 #define CLI_OPTIONS(type, member) offsetof(struct type, member), sizeof(((struct type *)0)->member)
 #define CLI_COUNT(array) (sizeof(array) / sizeof(array)[0])

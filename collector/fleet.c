@@ -116,8 +116,8 @@ static void connect_ended(struct call *call)
 static void send_ack(struct session *s)
 {
     trawl_v1_CollectorMessage m = {.which_body = trawl_v1_CollectorMessage_ack_tag};
-    m.body.ack.block = s->host->last_block;
-    m.body.ack.event = s->host->last_event;
+    m.body.ack.block = s->host->safe_block;
+    m.body.ack.event = s->host->safe_event;
     s->ack_due = false;
     session_send(s, &m);
 }
@@ -212,10 +212,14 @@ static void take_announcement(struct session *s, const trawl_v1_Announce *a)
     struct host *host = s->host;
     if (memcmp(host->state_id, a->state_id.bytes, sizeof(host->state_id)) != 0) {
         memcpy(host->state_id, a->state_id.bytes, sizeof(host->state_id));
-        host->last_block = host->last_event = 0;
+        host->safe_block = host->safe_event = 0;
     }
-    host->seen_block = host->last_block;
-    host->seen_event = host->last_event;
+    host->intake++; /* commits of an older session do not move the cursors of this one */
+    host->intake_closed = false;
+    host->last_block = host->safe_block;
+    host->last_event = host->safe_event;
+    host->seen_block = host->safe_block;
+    host->seen_event = host->safe_event;
     if (a->last_order > host->last_order)
         host->last_order = a->last_order;
     s->announced_last_order = a->last_order;
@@ -249,8 +253,8 @@ static int welcome(struct session *s, const trawl_v1_Announce *a, struct failure
     text_copy(w->collector, sizeof(w->collector), authority_name(c->authority));
     text_copy(w->fleet, sizeof(w->fleet), authority_fleet(c->authority));
     w->wall_us = c->clock->wall_us(c->clock);
-    w->last_block = s->host->last_block;
-    w->last_event = s->host->last_event;
+    w->last_block = s->host->safe_block;
+    w->last_event = s->host->safe_event;
     w->certificate_not_after_s = s->call->who->not_after_s;
     session_send(s, &m);
     log_info("host '%s' connected from %s (agent %s)", s->host->record.name, s->call->address,

@@ -24,22 +24,40 @@ struct landing {
     bool event; /* else a block */
     store_done_fn done;
     void *context;
+    uint32_t intake; /* the host's when it was accepted */
 };
 
 static void cursor_landed(void *context, const struct failure *why)
 {
     struct landing *landing = context;
+    struct host *host = landing->host;
+    uint64_t *safe = landing->event ? &host->safe_event : &host->safe_block;
+    if (!why->code && landing->intake == host->intake && landing->seq > *safe)
+        *safe = landing->seq;
     if (landing->done)
         landing->done(landing->context, why);
     free(landing);
+}
+
+static void close_intake(struct host *host, uint32_t intake)
+{
+    if (intake != host->intake)
+        return;
+    host->intake++;
+    host->intake_closed = true;
 }
 
 static void record_landed(void *context, const struct failure *why)
 {
     struct landing *landing = context;
     struct host *host = landing->host;
-    if (why->code) {
-        cursor_landed(landing, why);
+    if (why->code)
+        close_intake(host, landing->intake);
+    if (why->code || landing->intake != host->intake) {
+        struct failure f = *why;
+        if (!f.code) /* a record before this one was not stored: the cursor must not pass it */
+            fail(&f, ERR_BUSY, "an earlier record could not be stored: send again");
+        cursor_landed(landing, &f);
         return;
     }
     uint64_t *cursor = landing->event ? &host->last_event : &host->last_block;
@@ -55,10 +73,13 @@ static void record_landed(void *context, const struct failure *why)
 
 static int land(struct landing from, const char *part, const struct key *key, struct span value)
 {
+    if (from.host->intake_closed)
+        return ERR_BUSY;
     struct landing *landing = malloc(sizeof(*landing));
     if (!landing)
         return ERR_NOMEM;
     *landing = from;
+    landing->intake = from.host->intake;
     struct store_op op = {STORE_PUT, key_span(key), value};
     int e = kv_commit(from.collector->store, part, &op, 1, record_landed, landing);
     if (e) {
@@ -136,7 +157,7 @@ int ingest_block(struct collector *c, struct host *host, trawl_v1_CounterBlock *
     buf_init(&value, STORE_VALUE_MAX);
     e = codec_put_counter_block(&value, block);
     if (!e)
-        e = land((struct landing){c, host, block->seq, false, done, context}, part, &key,
+        e = land((struct landing){c, host, block->seq, false, done, context, 0}, part, &key,
                  buf_span(&value));
     buf_done(&value);
     if (!e)
@@ -160,7 +181,7 @@ int ingest_event(struct collector *c, struct host *host, trawl_v1_Event *event, 
     buf_init(&value, STORE_VALUE_MAX);
     int e = codec_put_event(&value, event);
     if (!e)
-        e = land((struct landing){c, host, event->seq, true, done, context}, part, &key,
+        e = land((struct landing){c, host, event->seq, true, done, context, 0}, part, &key,
                  buf_span(&value));
     buf_done(&value);
     return e ? cannot_store(e, f) : 0;
@@ -191,8 +212,8 @@ int ingest_gap(struct collector *c, struct host *host, const trawl_v1_Gap *gap, 
     buf_init(&value, STORE_VALUE_MAX);
     int e = codec_put_event(&value, &event);
     if (!e)
-        e = land((struct landing){c, host, gap->last_seq, gap->events, done, context}, part, &key,
-                 buf_span(&value));
+        e = land((struct landing){c, host, gap->last_seq, gap->events, done, context, 0}, part,
+                 &key, buf_span(&value));
     buf_done(&value);
     return e ? cannot_store(e, f) : 0;
 }

@@ -113,6 +113,8 @@ static void got_cursors(void *context, int err, struct span value)
     span_take_u64(&value, &host->last_block);
     span_take_u64(&value, &host->last_event);
     span_take_u64(&value, &host->last_order);
+    host->safe_block = host->last_block;
+    host->safe_event = host->last_event;
     text_copy_span(host->serial_hex, sizeof(host->serial_hex), value);
 }
 
@@ -240,6 +242,7 @@ int roster_add(struct roster *roster, const trawl_v1_Host *record, const char *s
     host->revoked = false;
     text_copy(host->serial_hex, sizeof(host->serial_hex), serial_hex);
     memset(host->state_id, 0, sizeof(host->state_id));
+    host->last_block = host->last_event = host->safe_block = host->safe_event = 0;
     int e = roster_save_cursors(roster, host, NULL, NULL);
     if (!e)
         e = roster_save(roster, host, done, context);

@@ -27,8 +27,11 @@ struct host {
     uint64_t last_seen_mono_us;
     /* Delivery cursors, stored under "seq". */
     uint8_t state_id[16];
-    uint64_t last_block, last_event, last_order;
+    uint64_t last_block, last_event, last_order; /* records up to here are committed */
+    uint64_t safe_block, safe_event; /* and the cursor that says so: only this is acknowledged */
     uint64_t seen_block, seen_event; /* accepted in this session, maybe not yet committed */
+    uint32_t intake; /* counts intakes; one ends with the first record that could not be stored */
+    bool intake_closed; /* until the agent announces itself again */
     bool revoked;
     char serial_hex[48]; /* of its certificate, for revocation */
 };

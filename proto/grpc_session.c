@@ -266,7 +266,7 @@ int grpc_session_open(struct grpc *g)
 {
     nghttp2_session_callbacks *cb = NULL;
     nghttp2_option *option = NULL;
-    nghttp2_mem *mem = (nghttp2_mem *)(uintptr_t)g->mem; /* not changed, only not const there */
+    nghttp2_mem *mem = (nghttp2_mem *)g->mem; /* not changed, only not const there */
     int r = new_callbacks(&cb);
     if (r == 0)
         r = new_options(&option, &g->limits);

@@ -157,8 +157,8 @@ enum grpc_status grpc_status_from_reset(uint32_t http2_error)
 
 nghttp2_nv grpc_field(const char *name, struct span value)
 {
-    return (nghttp2_nv){(uint8_t *)(uintptr_t)name, (uint8_t *)(uintptr_t)value.data, strlen(name),
-                        value.size_bytes, NGHTTP2_NV_FLAG_NO_COPY_NAME};
+    return (nghttp2_nv){(uint8_t *)name, (uint8_t *)value.data, strlen(name), value.size_bytes,
+                        NGHTTP2_NV_FLAG_NO_COPY_NAME};
 }
 
 uint32_t grpc_big_endian(const uint8_t *p)

@@ -36,7 +36,7 @@ static int put_status(struct buf *reply, uint64_t status, struct failure *f)
 
 int health_answer(struct span request, bool serving, struct buf *reply, struct failure *f)
 {
-    struct span service;
+    struct span service = {0};
     int r = read_request(request, &service, f);
     if (r < 0)
         return r;
@@ -47,7 +47,7 @@ int health_answer(struct span request, bool serving, struct buf *reply, struct f
 
 int health_watch_answer(struct span request, bool serving, struct buf *reply, struct failure *f)
 {
-    struct span service;
+    struct span service = {0};
     int r = read_request(request, &service, f);
     if (r < 0)
         return r;

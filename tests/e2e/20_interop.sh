@@ -177,7 +177,7 @@ memory_case() {
     if grep -q asan "/proc/$pid/maps"; then
         skip server_memory_is_bounded "the server runs under a sanitizer"
     elif [ "${peak:-9999}" -le 250 ]; then
-        ok "server_memory_is_bounded"; echo "      peak $peak MiB"
+        ok server_memory_is_bounded
     else
         bad server_memory_is_bounded "peak $peak MiB, limit 250 MiB"
     fi

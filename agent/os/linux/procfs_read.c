@@ -69,16 +69,21 @@ int proc_read_pid(const char *root, uint32_t pid, const char *leaf, void *data, 
     return proc_read(path, data, size_bytes, out, f);
 }
 
-int proc_link_pid(const char *root, uint32_t pid, const char *leaf, char *out, size_t size_bytes,
-                  struct failure *f)
+int proc_link(const char *path, char *out, size_t size_bytes, struct failure *f)
 {
-    char path[PROC_PATH_SIZE];
-    proc_path(path, root, pid, leaf);
     ssize_t length = readlink(path, out, size_bytes - 1);
     if (length < 0)
         return fail_path(f, errno, path);
     out[length] = '\0';
     return 0;
+}
+
+int proc_link_pid(const char *root, uint32_t pid, const char *leaf, char *out, size_t size_bytes,
+                  struct failure *f)
+{
+    char path[PROC_PATH_SIZE];
+    proc_path(path, root, pid, leaf);
+    return proc_link(path, out, size_bytes, f);
 }
 
 /* ---- names ---- */

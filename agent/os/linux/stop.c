@@ -159,8 +159,11 @@ void stop_close(struct stop *stop)
 
 uint64_t stop_predict_us(const struct stop *stop, uint64_t copy_bytes)
 {
+    bool hard = false;
+    for (size_t i = 0; i < stop->count && stop->threads; i++)
+        hard |= stop->threads[i].sleeps_hard;
     return STOP_COST_BASE_US + stop->count * STOP_COST_THREAD_US +
-           copy_bytes * STOP_COST_MIB_US / (1u << 20);
+           copy_bytes * STOP_COST_MIB_US / (1u << 20) + (hard ? STOP_HARD_US : 0);
 }
 
 bool stop_time_left(const struct stop *stop)
@@ -422,7 +425,8 @@ static void hold_all(struct stop *stop)
         if (stop->threads[i].state == STOP_SEIZED && !stop->threads[i].sleeps_hard)
             settle(stop, &stop->threads[i], until_us);
     }
-    until_us = stop->began_us + stop->limit_us / 8;
+    uint64_t hard_us = stop->limit_us / 8 < STOP_HARD_US ? stop->limit_us / 8 : STOP_HARD_US;
+    until_us = now_us() + hard_us;
     for (size_t i = 0; i < stop->count; i++) {
         if (stop->threads[i].state == STOP_SEIZED)
             settle(stop, &stop->threads[i], until_us);

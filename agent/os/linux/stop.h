@@ -36,6 +36,9 @@
 #define STOP_COST_BASE_US 100
 #define STOP_COST_THREAD_US 25
 #define STOP_COST_MIB_US 250
+/* Given at most to all threads in uninterruptible sleep together; not more than an eighth of the
+ * limit. */
+#define STOP_HARD_US 3000
 
 enum stop_state {
     STOP_FOUND = 1, /* listed, not touched yet */

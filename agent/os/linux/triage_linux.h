@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Private to triage*.c: one triage being written. Invariant: the text is bounded by limits of its own,
- * and what could not be read stands in `missing` with the reason; only a full buffer ends it early.
+ * Private to triage*.c: one triage being written. Invariant: the text is bounded by limits of its
+ * own, and what could not be read stands in `missing` with the reason; only a full buffer ends it
+ * early.
  */
 #ifndef TRAWL_AGENT_OS_LINUX_TRIAGE_LINUX_H
 #define TRAWL_AGENT_OS_LINUX_TRIAGE_LINUX_H

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * System calls in words: the ones that threads wait in, with the argument that tells on what. Invariant:
- * an unknown number is shown as a number. Called by triage_thread.c.
+ * System calls in words: the ones that threads wait in, with the argument that tells on what.
+ * Invariant: an unknown number is shown as a number. Called by triage_thread.c.
  */
 #include <sys/syscall.h>
 
@@ -84,7 +84,6 @@ static const struct call calls[] = {
     {SYS_msgsnd, "msgsnd", NOTHING},
     {SYS_io_getevents, "io_getevents", NOTHING},
     {SYS_openat, "openat", NOTHING},
-    {SYS_fsync, "fsync", FILE_NUMBER},
     {SYS_sync, "sync", NOTHING},
     {SYS_msync, "msync", NOTHING},
     {SYS_mmap, "mmap", NOTHING},
@@ -102,10 +101,18 @@ static const struct call calls[] = {
 /* futex(2): the operation without its flags. */
 static const char *futex_operation(uint64_t value)
 {
-    static const char *const names[] = {"wait", "wake", "fd", "requeue", "compare and requeue",
-                                        "wake and operate", "lock with inheritance",
-                                        "unlock with inheritance", "try lock with inheritance",
-                                        "wait", "wake", "wait and requeue"};
+    static const char *const names[] = {"wait",
+                                        "wake",
+                                        "fd",
+                                        "requeue",
+                                        "compare and requeue",
+                                        "wake and operate",
+                                        "lock with inheritance",
+                                        "unlock with inheritance",
+                                        "try lock with inheritance",
+                                        "wait",
+                                        "wake",
+                                        "wait and requeue"};
     uint64_t operation = value & 0x7f;
     return operation < sizeof names / sizeof names[0] ? names[operation] : "?";
 }

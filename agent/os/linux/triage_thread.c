@@ -10,11 +10,11 @@
 #include "common/text.h"
 
 #define THREADS_MAX 8192
-#define GROUPS_MAX  256
-#define TIDS_SHOWN  6
-#define NAME_SIZE   (PROC_COMM_CUT + 1)
-#define WAIT_SIZE   64
-#define CALL_SIZE   240
+#define GROUPS_MAX 256
+#define TIDS_SHOWN 6
+#define NAME_SIZE (PROC_COMM_CUT + 1)
+#define WAIT_SIZE 64
+#define CALL_SIZE 240
 
 struct group {
     char state;
@@ -66,9 +66,9 @@ static void read_call(struct threads *threads, uint32_t tid, struct group *group
 {
     char data[256];
     struct span text;
-    if (read_leaf(threads->t, tid, "syscall", data, sizeof data, &text, &threads->call_failure) == 0)
-        (void)triage_describe_syscall(text, target_of, threads->t, group->call,
-                                      sizeof group->call);
+    if (read_leaf(threads->t, tid, "syscall", data, sizeof data, &text, &threads->call_failure) ==
+        0)
+        (void)triage_describe_syscall(text, target_of, threads->t, group->call, sizeof group->call);
 }
 
 static int read_thread(struct threads *threads, uint32_t tid, struct group *group)

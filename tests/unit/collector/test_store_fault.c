@@ -131,7 +131,7 @@ TEST(a_flipped_key_hides_nothing)
     fill(&kit);
     kit_close(&kit);
     /* k20 becomes k24, k30 becomes k34 at the end: still in order. */
-    CHECK(kit_flip(kit_file(&kit, "records/data.mdb"), "p\0k20" + 2, 2) >= 1);
+    CHECK(kit_flip(kit_file(&kit, "records/data.mdb"), "k20", 2) >= 1);
     CHECK(kit_flip(kit_file(&kit, "records/data.mdb"), "k30", 2) >= 1);
     kit_open(&kit);
     CHECK_EQ_STR(kit_get(&kit, "p", "k10"), "value-of-ten");

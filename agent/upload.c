@@ -1,0 +1,306 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The two calls of an upload as a small state machine; pieces are read from the file as the call's
+ * queue drains and the rate allows. Called by uplink.
+ */
+#include "agent/upload.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "agent/evidence.h"
+#include "common/port.h"
+#include "proto/codec.h"
+#include "proto/methods.h"
+
+#define PIECE_BYTES 65520
+#define STATUS_LIMIT_US UINT64_C(20000000)
+
+struct upload {
+    struct grpc *grpc;
+    struct capture_artifact artifact;
+    struct budget_rate *rate;
+    upload_done_fn done;
+    void *context;
+    uv_timer_t timer; /* waits for the rate */
+    int file;         /* -1: none */
+    struct grpc_call *call;
+    bool is_sending; /* the second call */
+    bool is_sealed, is_cancelled, is_waiting;
+    uint32_t next_piece, piece_count;
+    trawl_v1_Artifact *meta;
+    trawl_v1_Piece *piece; /* 71 KB, while sending */
+    struct buf encoded;    /* the piece that the queue refused */
+    bool has_encoded;
+    bool sent_first;
+    struct failure why;
+};
+
+/* ---- the end ---- */
+
+static void on_timer_closed(uv_handle_t *handle)
+{
+    struct upload *u = handle->data;
+    upload_done_fn done = u->done;
+    void *context = u->context;
+    struct failure why = u->why;
+    if (u->file >= 0)
+        evidence_close_file(u->file);
+    buf_done(&u->encoded);
+    free(u->piece);
+    free(u->meta);
+    free(u);
+    if (done)
+        done(context, &why);
+}
+
+static void finish(struct upload *u)
+{
+    u->call = NULL;
+    u->is_waiting = false;
+    uv_close((uv_handle_t *)&u->timer, on_timer_closed);
+}
+
+static void note_failure(struct upload *u, int code, const char *text)
+{
+    if (u->why.code == 0)
+        fail(&u->why, code, "%s", text);
+}
+
+/* ---- sending pieces ---- */
+
+static int read_piece(struct upload *u)
+{
+    trawl_v1_Piece *p = u->piece;
+    size_t got = 0;
+    while (got < PIECE_BYTES) {
+        uv_fs_t request;
+        uv_buf_t room = uv_buf_init((char *)p->data.bytes + got, (unsigned)(PIECE_BYTES - got));
+        int n = uv_fs_read(NULL, &request, u->file, &room, 1,
+                           (int64_t)u->next_piece * PIECE_BYTES + (int64_t)got, NULL);
+        uv_fs_req_cleanup(&request);
+        if (n < 0)
+            return fail(&u->why, ERR_IO, "cannot read the evidence: %s", uv_strerror(n));
+        if (n == 0)
+            break;
+        got += (size_t)n;
+    }
+    p->data.size = (pb_size_t)got;
+    return 0;
+}
+
+static int encode_piece(struct upload *u)
+{
+    trawl_v1_Piece *p = u->piece;
+    p->no = u->next_piece;
+    p->last = u->next_piece + 1 == u->piece_count;
+    p->has_meta = p->last || !u->sent_first;
+    if (p->has_meta)
+        p->meta = *u->meta;
+    int e = read_piece(u);
+    if (e)
+        return e;
+    buf_clear(&u->encoded);
+    e = codec_put_piece(&u->encoded, p);
+    if (e)
+        return fail(&u->why, e, "cannot encode a piece: %s", err_text(e));
+    u->has_encoded = true;
+    return 0;
+}
+
+static void pump(struct upload *u);
+
+static void on_rate(uv_timer_t *timer)
+{
+    struct upload *u = timer->data;
+    u->is_waiting = false;
+    pump(u);
+}
+
+/* True when the rate makes it wait. */
+static bool wait_for_rate(struct upload *u)
+{
+    uint64_t wait_us = budget_rate_take(u->rate, PIECE_BYTES, port_mono_us());
+    if (wait_us == 0)
+        return false;
+    u->is_waiting = true;
+    uv_timer_start(&u->timer, on_rate, (wait_us + 999) / 1000, 0);
+    return true;
+}
+
+/* One piece onto the queue. ERR_LIMIT: the queue is full; ERR_AGAIN: the rate is used up. */
+static int send_one(struct upload *u)
+{
+    if (!u->has_encoded) {
+        if (wait_for_rate(u))
+            return ERR_AGAIN;
+        int e = encode_piece(u);
+        if (e)
+            return e;
+    }
+    int e = grpc_send(u->call, buf_span(&u->encoded));
+    if (e)
+        return e;
+    u->has_encoded = false;
+    u->sent_first = true;
+    u->next_piece++;
+    return 0;
+}
+
+static void pump(struct upload *u)
+{
+    int e = 0;
+    if (!u->call || !u->is_sending || u->is_waiting)
+        return;
+    while (!e && u->next_piece < u->piece_count)
+        e = send_one(u);
+    if (e && e != ERR_LIMIT && e != ERR_AGAIN && e != ERR_CLOSED)
+        grpc_cancel(u->call);
+    else if (!e)
+        grpc_end(u->call);
+}
+
+/* ---- the second call: Upload ---- */
+
+static int on_state(void *owner, struct grpc_call *call, struct span message)
+{
+    struct upload *u = owner;
+    trawl_v1_UploadState state;
+    struct failure f;
+    (void)call;
+    if (codec_get_upload_state(&state, message, &f)) {
+        note_failure(u, f.code, f.text);
+        return f.code;
+    }
+    u->is_sealed = state.sealed && state.size_bytes == u->meta->size_bytes;
+    if (u->is_sending)
+        return 0;
+    if (state.sealed && !u->is_sealed)
+        note_failure(u, ERR_EXISTS, "another artifact has this number already");
+    /* All there, but not sealed: the last piece is said again. */
+    u->next_piece = state.pieces < u->piece_count ? state.pieces : u->piece_count - 1;
+    return 0;
+}
+
+static void on_writable(void *owner, struct grpc_call *call)
+{
+    (void)call;
+    pump(owner);
+}
+
+static void on_sent(void *owner, struct grpc_call *call, enum grpc_status status, const char *text)
+{
+    struct upload *u = owner;
+    if (status != GRPC_OK)
+        note_failure(u, grpc_call_error(call), text[0] ? text : "the upload failed");
+    else if (!u->is_sealed)
+        note_failure(u, ERR_PROTOCOL, "the collector did not seal the artifact");
+    finish(u);
+}
+
+static const struct grpc_call_events send_events = {on_state, NULL, on_writable, on_sent};
+
+static int start_sending(struct upload *u)
+{
+    u->is_sending = true;
+    u->piece = calloc(1, sizeof *u->piece);
+    if (!u->piece)
+        return fail(&u->why, ERR_NOMEM, "out of memory");
+    memcpy(u->piece->incident, u->meta->incident, sizeof u->piece->incident);
+    u->piece->artifact = u->artifact.no;
+    u->file = evidence_open_file(u->artifact.directory, u->artifact.no, &u->why);
+    if (u->file < 0)
+        return u->why.code;
+    return grpc_start(u->grpc, method_by_id(METHOD_FLEET_UPLOAD)->path, 0, &send_events, u,
+                      &u->call, &u->why);
+}
+
+/* ---- the first call: UploadStatus ---- */
+
+static void on_status_done(void *owner, struct grpc_call *call, enum grpc_status status,
+                           const char *text)
+{
+    struct upload *u = owner;
+    u->call = NULL;
+    if (status != GRPC_OK)
+        note_failure(u, grpc_call_error(call), text[0] ? text : "the upload failed");
+    if (u->why.code || u->is_sealed || u->is_cancelled || start_sending(u))
+        finish(u);
+    else
+        pump(u);
+}
+
+static const struct grpc_call_events status_events = {on_state, NULL, NULL, on_status_done};
+
+static int ask_status(struct upload *u, struct failure *f)
+{
+    trawl_v1_UploadQuery query = {.artifact = u->artifact.no};
+    memcpy(query.incident, u->meta->incident, sizeof query.incident);
+    int e = grpc_start(u->grpc, method_by_id(METHOD_FLEET_UPLOAD_STATUS)->path, STATUS_LIMIT_US,
+                       &status_events, u, &u->call, f);
+    if (e)
+        return e;
+    buf_clear(&u->encoded);
+    e = codec_put_upload_query(&u->encoded, &query);
+    if (!e)
+        e = grpc_send(u->call, buf_span(&u->encoded));
+    if (e)
+        grpc_cancel(u->call); /* done follows and tells */
+    else
+        grpc_end(u->call);
+    return 0;
+}
+
+/* ---- opening ---- */
+
+static void on_unused_closed(uv_handle_t *handle)
+{
+    struct upload *u = handle->data;
+    buf_done(&u->encoded);
+    free(u->meta);
+    free(u);
+}
+
+int upload_open(struct upload **out, uv_loop_t *loop, struct grpc *grpc,
+                const struct capture_artifact *artifact, struct budget_rate *rate,
+                upload_done_fn done, void *context, struct failure *f)
+{
+    struct upload *u = calloc(1, sizeof *u);
+    if (!u)
+        return fail(f, ERR_NOMEM, "out of memory");
+    *u = (struct upload){.grpc = grpc,
+                         .artifact = *artifact,
+                         .rate = rate,
+                         .done = done,
+                         .context = context,
+                         .file = -1};
+    buf_init(&u->encoded, trawl_v1_Piece_size + 64);
+    u->timer.data = u;
+    u->meta = calloc(1, sizeof *u->meta);
+    if (!u->meta || uv_timer_init(loop, &u->timer)) {
+        free(u->meta);
+        free(u);
+        return fail(f, ERR_NOMEM, "out of memory");
+    }
+    int e = evidence_load(artifact->directory, artifact->no, u->meta, f);
+    if (!e) {
+        u->piece_count = (uint32_t)((u->meta->size_bytes + PIECE_BYTES - 1) / PIECE_BYTES);
+        if (u->piece_count == 0)
+            u->piece_count = 1;
+        e = ask_status(u, f);
+    }
+    if (e) {
+        uv_close((uv_handle_t *)&u->timer, on_unused_closed);
+        return e;
+    }
+    *out = u;
+    return 0;
+}
+
+void upload_cancel(struct upload *u)
+{
+    u->is_cancelled = true;
+    note_failure(u, ERR_CANCELLED, "the capture was cancelled");
+    if (u->call)
+        grpc_cancel(u->call);
+}
