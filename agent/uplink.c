@@ -130,6 +130,7 @@ static int check_clock(struct uplink *u, struct failure *f)
 /* ---- uploads ---- */
 
 static void next_upload(struct uplink *u);
+static void close_timer(struct uplink *u);
 
 static bool is_passing(int code)
 {
@@ -144,6 +145,8 @@ static void on_uploaded(void *context, const struct failure *why)
     u->upload = NULL;
     bool is_lost_link = !u->link || !link_grpc(u->link) || u->is_closing;
     bool again = why->code && is_passing(why->code) && ++u->upload_tries < UPLOAD_TRIES;
+    if (u->is_closing)
+        close_timer(u);
     if (is_lost_link && why->code)
         return; /* it comes again on the next connection */
     if (again) {
@@ -169,7 +172,7 @@ static void next_upload(struct uplink *u)
         capture_peek_artifact(u->settings.capture, &u->uploading))
         return;
     int e = upload_open(&u->upload, u->settings.loop, link_grpc(u->link), &u->uploading, &u->rate,
-                        on_upload_left, u, &f);
+                        on_uploaded, u, &f);
     if (e == ERR_LIMIT || e == ERR_CLOSED || e == ERR_NOMEM)
         u->upload_pause_s = UPLOAD_RETRY_S;
     else if (e)
@@ -323,8 +326,6 @@ static void on_watching(void *context, bool on)
 static void on_session_ended(void *context, const struct failure *why)
 {
     struct uplink *u = context;
-    if (why->code && !u->is_closing && u->link && link_grpc(u->link))
-        text_copy(u->last_trouble, sizeof u->last_trouble, "");
     if (why->code && !u->was_welcome)
         say_trouble(u, why);
     if (u->link)
@@ -378,14 +379,6 @@ static void close_timer(struct uplink *u)
         return;
     u->timer_closing = true;
     uv_close((uv_handle_t *)&u->timer, on_timer_closed);
-}
-
-static void on_upload_left(void *context, const struct failure *why)
-{
-    on_uploaded(context, why);
-    struct uplink *u = context;
-    if (u->is_closing)
-        close_timer(u);
 }
 
 static void on_link_closed(void *owner, const struct failure *why)

@@ -386,8 +386,7 @@ static void on_step_done(uv_work_t *work, int status)
     } else if (c->step_result == 0) {
         established(c);
     } else {
-        /* The alert that tells the peer why must arrive: no close with unread input, which resets.
-         */
+        /* The alert that tells the peer why must arrive: no close with input unread. */
         conn_set_why(c, c->step_failure.code, c->step_failure.text);
         begin_linger(c);
     }

@@ -44,6 +44,9 @@ static void put_peer(const uv_tcp_t *tcp, char *out, size_t size_bytes)
         if (address.ss_family == AF_INET6) {
             const struct sockaddr_in6 *v6 = (const struct sockaddr_in6 *)&address;
             (void)uv_ip6_name(v6, ip, sizeof ip);
+            /* An IPv4 peer of a listener on "::": as people know it. */
+            if (strncmp(ip, "::ffff:", 7) == 0 && strchr(ip, '.'))
+                memmove(ip, ip + 7, strlen(ip + 7) + 1);
             port = ntohs(v6->sin6_port);
         } else {
             const struct sockaddr_in *v4 = (const struct sockaddr_in *)&address;

@@ -130,8 +130,7 @@ struct pki_sha256 {
     mbedtls_sha256_context context;
 };
 
-/* The built-in SHA-256 cannot fail; an accelerator could, and then nothing may go on as if hashed.
- */
+/* The built-in SHA-256 cannot fail; an accelerator could: then nothing may go on as if hashed. */
 static void must(int ret)
 {
     if (ret)

@@ -321,7 +321,7 @@ int tls_handshake_failure(struct tls *tls, int ret, struct failure *f)
     case MBEDTLS_ERR_SSL_HANDSHAKE_FAILURE:
         if (at_start(tls))
             return fail(f, ERR_PROTOCOL,
-                        "peer has no cipher suite in common with us (TLS 1.2, ECDHE-ECDSA)");
+                        "peer has no cipher suite in common with us (TLS 1.2, ECDHE-ECDSA, P-256)");
         break;
     case MBEDTLS_ERR_SSL_INVALID_RECORD:
     case MBEDTLS_ERR_SSL_UNEXPECTED_RECORD:

@@ -8,7 +8,6 @@
 set -u
 
 cd "$(dirname "$0")/../.." || exit 1
-root=$(pwd)
 build=${TRAWL_BUILD:?TRAWL_BUILD must name a build folder}
 server=$build/e2e/interop_echo_server
 cache=${TRAWL_INTEROP_CACHE:-$build/interop-node}
@@ -94,6 +93,7 @@ write_restart() {
         echo 'set -u'
         declare -p work server port
         declare -f alive stop_server start_server
+        # shellcheck disable=SC2016
         echo 'stop_server && start_server "$port"'
     } >"$work/restart"
     chmod +x "$work/restart"

@@ -290,6 +290,7 @@ int os_triage_capture(const char *root, const struct os_process *process, struct
     char data[PROC_TEXT_SIZE];
     struct span status;
     struct proc_stat stat;
+    size_t before = out->size_bytes;
     missing[0] = '\0';
     int result = read_stat(root, process, &stat, f);
     if (result < 0)
@@ -303,7 +304,10 @@ int os_triage_capture(const char *root, const struct os_process *process, struct
     triage_put_cgroup(&t);
     triage_put_signals(&t, status);
     if (t.result < 0)
-        return fail(f, t.result, "triage of process %u: %s", process->pid, err_text(t.result));
-    /* What was written above may be of two processes, if the pid came into use again meanwhile. */
-    return read_stat(root, process, &stat, f);
+        result = fail(f, t.result, "triage of process %u: %s", process->pid, err_text(t.result));
+    else /* the pid may have come into use again meanwhile */
+        result = read_stat(root, process, &stat, f);
+    if (result < 0)
+        out->size_bytes = before;
+    return result;
 }

@@ -938,6 +938,25 @@ TEST(ipv6)
     world_done(&w);
 }
 
+TEST(an_ipv4_peer_of_an_ipv6_listener)
+{
+    struct world w;
+    struct end e;
+    struct failure f = {0};
+    world_init(&w);
+    if (conn_listen(&w.listener, &w.loop, w.server, "::", 0, 10, NULL, &listener_events, &w, &f))
+        SKIP("no IPv6 here");
+    w.port = conn_listener_port(w.listener);
+    end_init(&e, &w);
+    dial(&w, &e);
+    WAIT_FOR(&w, e.closed || (e.opened && w.ends[0].opened));
+    CHECK(strncmp(w.ends[0].address, "127.0.0.1:", 10) == 0);
+    conn_close(e.conn);
+    WAIT_FOR(&w, e.closed && w.ends[0].closed);
+    end_done(&e);
+    world_done(&w);
+}
+
 TEST(a_port_in_use)
 {
     char text[FAILURE_TEXT_SIZE];

@@ -356,9 +356,9 @@ static int give_context(void *context)
 
 static int run_on(void *context)
 {
-    (void)context;
-    for (;;)
+    while (!context)
         pause();
+    return 0;
 }
 
 /* Whatever the broker blocks or ignores, a worker begins afresh. */

@@ -1,0 +1,48 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The agent's settings: one table for file, flags, help and sample. None is needed to run by hand
+ * besides
+ * --collector and --join the first time. Called by main.
+ */
+#ifndef TRAWL_AGENT_SETTINGS_H
+#define TRAWL_AGENT_SETTINGS_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "agent/state.h"
+#include "common/buf.h"
+
+#define SETTINGS_FILE "/etc/trawl/agent.conf"
+#define SETTINGS_DEFAULT_PORT 7443
+
+struct settings {
+    char collector[STATE_HOST_SIZE]; /* host[:port] */
+    char join[512];                  /* token; wiped after use */
+    char name[64];
+    char state_dir[STATE_PATH_SIZE];
+    char user[64];
+    char follow[1024];
+    uint64_t busiest;
+    uint64_t ring_bytes;
+    uint64_t evidence_bytes;
+    uint64_t upload_bytes_per_s;
+    char log_level[16];
+    char policy[256];
+    char config[256];
+    char format[16]; /* --self-test only */
+};
+
+/*
+ * Defaults, then the file (the default one may be missing, a named one may not), then flags.
+ * *argc/argv: the remaining words. Also sets the log level and the state directory's default.
+ */
+int settings_read(struct settings *settings, int *argc, char **argv, struct failure *f);
+int settings_help(struct buf *out);
+int settings_sample(struct buf *out);
+
+/* "host", "host:port", "[v6]:port", "v6" -> host and port (7443 when there is none). */
+int settings_address(const char *text, char *host, size_t size_bytes, uint16_t *port,
+                     struct failure *f);
+
+#endif
