@@ -5,6 +5,7 @@
  */
 #include "agent/join.h"
 
+#include <stdlib.h>
 #include <string.h>
 #include <uv.h>
 
@@ -17,7 +18,6 @@
 #include "proto/methods.h"
 
 #define CALL_LIMIT_US UINT64_C(20000000)
-#define JOIN_SERVER "join"
 #define SECRET_LENGTH 26
 
 struct join {
@@ -96,13 +96,13 @@ static int name_refusal(struct join *j, int code, const char *text)
 static void on_done(void *owner, struct grpc_call *call, enum grpc_status status, const char *text)
 {
     struct join *j = owner;
-    bool has_ended = j->link && link_grpc(j->link);
+    bool is_open = j->link && link_grpc(j->link);
     j->is_done = status == GRPC_OK && j->has_reply;
-    if (status != GRPC_OK && has_ended)
+    if (status != GRPC_OK && is_open)
         name_refusal(j, grpc_call_error(call), text);
     else if (!j->is_done && j->why.code == 0)
         fail(&j->why, ERR_PROTOCOL, "the collector sent no certificate: %s", text);
-    if (has_ended)
+    if (is_open)
         link_close(j->link);
 }
 
@@ -196,8 +196,8 @@ static int call_collector(struct join *j, struct failure *f)
         return e;
     if (uv_loop_init(&j->loop))
         return fail(f, ERR_NOMEM, "cannot make a loop");
-    e = link_open(&j->link, &j->loop, j->tls, j->identity.collector, j->token.port, JOIN_SERVER,
-                  &link_events, j, f);
+    e = link_open(&j->link, &j->loop, j->tls, j->identity.collector, j->token.port,
+                  j->identity.collector, &link_events, j, f);
     (void)uv_run(&j->loop, UV_RUN_DEFAULT);
     (void)uv_loop_close(&j->loop);
     if (e)
@@ -240,23 +240,25 @@ static void join_done(struct join *j)
 int join_run(const char *collector, const char *token, const char *name, const char *state_dir,
              struct failure *f)
 {
-    static struct join zero;
-    struct join j = zero;
+    struct join *j = calloc(1, sizeof *j);
     uint16_t port;
-    identity_init(&j.identity);
-    buf_init(&j.request_der, sizeof(((trawl_v1_JoinRequest *)0)->request_der.bytes));
+    if (!j)
+        return fail(f, ERR_NOMEM, "out of memory");
+    identity_init(&j->identity);
+    buf_init(&j->request_der, sizeof(((trawl_v1_JoinRequest *)0)->request_der.bytes));
     int e =
-        settings_address(collector, j.identity.collector, sizeof j.identity.collector, &port, f);
+        settings_address(collector, j->identity.collector, sizeof j->identity.collector, &port, f);
     if (!e) {
-        j.identity.port = port;
-        e = prepare(&j, token, name, f);
+        j->identity.port = port;
+        e = prepare(j, token, name, f);
     }
     if (!e)
-        e = call_collector(&j, f);
+        e = call_collector(j, f);
     if (!e)
-        e = check_reply(&j, f);
+        e = check_reply(j, f);
     if (!e)
-        e = identity_save(&j.identity, state_dir, f);
-    join_done(&j);
+        e = identity_save(&j->identity, state_dir, f);
+    join_done(j);
+    free(j);
     return e;
 }

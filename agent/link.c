@@ -99,8 +99,9 @@ static void on_closed(void *owner, const struct failure *why)
     struct link *l = owner;
     l->conn = NULL;
     l->why = *why;
-    grpc_close(l->grpc, why->code ? why->text : "connection closed");
-    l->grpc = NULL;
+    struct grpc *grpc = l->grpc;
+    l->grpc = NULL; /* calls that end now find no connection */
+    grpc_close(grpc, why->code ? why->text : "connection closed");
     uv_close((uv_handle_t *)&l->timer, on_timer_closed);
 }
 

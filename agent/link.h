@@ -24,6 +24,7 @@ int link_open(struct link **out, uv_loop_t *loop, struct tls_config *config, con
               struct failure *f);
 /* Sends what is queued, then closes. Idempotent; may be called from a call's callback. */
 void link_close(struct link *link);
-struct grpc *link_grpc(struct link *link); /* NULL before `opened` */
+struct grpc *
+link_grpc(struct link *link); /* NULL before `opened` and when the connection has ended */
 
 #endif

@@ -13,7 +13,6 @@
 #include "proto/codec.h"
 #include "proto/methods.h"
 
-#define PIECE_BYTES 65520
 #define STATUS_LIMIT_US UINT64_C(20000000)
 
 struct upload {
@@ -73,11 +72,11 @@ static int read_piece(struct upload *u)
 {
     trawl_v1_Piece *p = u->piece;
     size_t got = 0;
-    while (got < PIECE_BYTES) {
+    while (got < CODEC_PIECE_SIZE) {
         uv_fs_t request;
-        uv_buf_t room = uv_buf_init((char *)p->data.bytes + got, (unsigned)(PIECE_BYTES - got));
+        uv_buf_t room = uv_buf_init((char *)p->data.bytes + got, (unsigned)(CODEC_PIECE_SIZE - got));
         int n = uv_fs_read(NULL, &request, u->file, &room, 1,
-                           (int64_t)u->next_piece * PIECE_BYTES + (int64_t)got, NULL);
+                           (int64_t)u->next_piece * CODEC_PIECE_SIZE + (int64_t)got, NULL);
         uv_fs_req_cleanup(&request);
         if (n < 0)
             return fail(&u->why, ERR_IO, "cannot read the evidence: %s", uv_strerror(n));
@@ -120,7 +119,7 @@ static void on_rate(uv_timer_t *timer)
 /* True when the rate makes it wait. */
 static bool wait_for_rate(struct upload *u)
 {
-    uint64_t wait_us = budget_rate_take(u->rate, PIECE_BYTES, port_mono_us());
+    uint64_t wait_us = budget_rate_take(u->rate, CODEC_PIECE_SIZE, port_mono_us());
     if (wait_us == 0)
         return false;
     u->is_waiting = true;
@@ -284,7 +283,7 @@ int upload_open(struct upload **out, uv_loop_t *loop, struct grpc *grpc,
     }
     int e = evidence_load(artifact->directory, artifact->no, u->meta, f);
     if (!e) {
-        u->piece_count = (uint32_t)((u->meta->size_bytes + PIECE_BYTES - 1) / PIECE_BYTES);
+        u->piece_count = (uint32_t)((u->meta->size_bytes + CODEC_PIECE_SIZE - 1) / CODEC_PIECE_SIZE);
         if (u->piece_count == 0)
             u->piece_count = 1;
         e = ask_status(u, f);

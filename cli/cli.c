@@ -82,7 +82,7 @@ int cli_selector(const struct cli *cli, int from, bool needed, char *out, size_t
     if (needed)
         return fail(f, ERR_INVALID,
                     "no hosts selected: give -l key=value, host names or globs, or '*' for all");
-    return text_copy(out, size_bytes, "*");
+    return 0;
 }
 
 static int on_known_host(void *owner, struct span message, struct failure *f)
@@ -97,7 +97,7 @@ static int on_known_host(void *owner, struct span message, struct failure *f)
 int cli_explain_no_match(struct cli *cli, const char *selector, struct failure *f)
 {
     struct nomatch n;
-    trawl_v1_HostsRequest all = {.selector = "*"};
+    trawl_v1_HostsRequest all = {.selector = ""};
     struct buf request;
     nomatch_init(&n, selector);
     buf_init(&request, sizeof all + 64);
@@ -197,6 +197,7 @@ void cli_note(struct cli *cli, const char *format, ...)
     va_start(args, format);
     int length = vsnprintf(text, sizeof text, format, args);
     va_end(args);
+    cli_progress_clear(cli);
     buf_init(&safe, NOTE_LIMIT);
     if (length >= 0 && text_append_safe(&safe, span_str(text), false) == 0)
         fprintf(cli->err, "trawl: %s\n", buf_str(&safe));

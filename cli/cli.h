@@ -2,8 +2,9 @@
 /*
  * What a command of `trawl` gets and gives. A row of the command table says everything about a
  * command: parser, help and completion are made from it. Invariant: a command prints what was asked
- * for on `out` and all else on `err`; it returns an exit code (0 all done, 1 failed, 3 partial) or a
- * negative enum err with its sentence in *f, which command_run() prints. Included by every cmd_*.c.
+ * for on `out` and all else on `err`; it returns an exit code (0 all done, 1 failed, 3 partial) or
+ * a negative enum err with its sentence in *f, which command_run() prints. Included by every
+ * cmd_*.c.
  */
 #ifndef TRAWL_CLI_CLI_H
 #define TRAWL_CLI_CLI_H
@@ -29,7 +30,7 @@ struct cli_common {
     char select[CLI_SELECT_SIZE];
     char output[16];
     char context[CONTEXT_PATH_SIZE];
-    char collector[CONTEXT_HOST_SIZE + 16];
+    char collector[CONTEXT_ADDRESS_SIZE];
     bool color, help;
 };
 
@@ -66,7 +67,7 @@ struct command {
     size_t row_count;
     const struct conf_short *shorts;
     size_t short_count;
-    size_t options_size; /* 0: struct cli_common */
+    size_t options_size;      /* 0: struct cli_common */
     const char *const *words; /* what the first argument may be (for completion), or NULL */
 };
 
@@ -84,8 +85,8 @@ int cli_call(struct cli *cli, enum method_id method, const struct buf *request,
              client_reply_fn reply, void *owner, struct failure *f);
 
 /*
- * The selector: -l and the host arguments words[from..] joined by ','. None at all gives "*", or
- * with `needed` ERR_INVALID with the remedy. ERR_LIMIT when too long.
+ * The selector: -l and the host arguments words[from..] joined by ','. None at all gives "", which
+ * lists every host, or with `needed` ERR_INVALID with the remedy. ERR_LIMIT when too long.
  */
 int cli_selector(const struct cli *cli, int from, bool needed, char *out, size_t size_bytes,
                  struct failure *f);

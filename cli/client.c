@@ -33,8 +33,8 @@ struct client {
     char host[256], authority[AUTHORITY_SIZE];
     uint16_t port;
 
-    struct conn *conn; /* NULL: none */
-    struct grpc *grpc; /* NULL until the connection is open */
+    struct conn *conn;   /* NULL: none */
+    struct grpc *grpc;   /* NULL until the connection is open */
     struct failure lost; /* why the last connection ended */
     struct list waiting, running;
 
@@ -56,7 +56,7 @@ struct client_call {
     bool enough;            /* ... and that it wants no more */
 };
 
-static void arm_tick(struct client *c);
+static void on_tick(uv_timer_t *timer);
 
 /* ---- calls ---- */
 
@@ -122,15 +122,11 @@ static void begin_call(struct client_call *call)
         return;
     }
     grpc_end(call->grpc);
-    arm_tick(c);
+    /* Its deadline counts from here; not at once, for this may be inside a callback of grpc. */
+    (void)uv_timer_start(&c->tick, on_tick, 0, 0);
 }
 
 /* ---- the connection ---- */
-
-static void on_tick(uv_timer_t *timer)
-{
-    arm_tick(timer->data);
-}
 
 static void arm_tick(struct client *c)
 {
@@ -144,6 +140,11 @@ static void arm_tick(struct client *c)
     }
     uint64_t wait_ms = next == UINT64_MAX ? TICK_MAX_MS : next <= now ? 1 : (next - now) / 1000 + 1;
     (void)uv_timer_start(&c->tick, on_tick, wait_ms < TICK_MAX_MS ? wait_ms : TICK_MAX_MS, 0);
+}
+
+static void on_tick(uv_timer_t *timer)
+{
+    arm_tick(timer->data);
 }
 
 static void on_wake(void *owner)

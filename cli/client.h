@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Calls to the collector, for a program that waits for their end. One client is one loop and at most
- * one connection, made when the first call needs it and made again when a call comes after its loss.
- * Invariant: `done` is called exactly once per call, last, from client_run(); a call that could not
- * reach the collector ends with the connection's own reason (ERR_UNREACHABLE, ERR_IDENTITY...), not
- * with a general one. Used by every command.
+ * Calls to the collector, for a program that waits for their end. One client is one loop and at
+ * most one connection, made when the first call needs it and made again when a call comes after its
+ * loss. Invariant: `done` is called exactly once per call, last, from client_run(); a call that
+ * could not reach the collector ends with the connection's own reason (ERR_UNREACHABLE,
+ * ERR_IDENTITY...), not with a general one. Used by every command.
  */
 #ifndef TRAWL_CLI_CLIENT_H
 #define TRAWL_CLI_CLIENT_H
@@ -15,8 +15,8 @@
 #include "common/buf.h"
 #include "proto/methods.h"
 
-#define CLIENT_CALLS_MAX 16            /* at once */
-#define CLIENT_TIMEOUT_US 30000000     /* for calls that answer at once */
+#define CLIENT_CALLS_MAX 16        /* at once */
+#define CLIENT_TIMEOUT_US 30000000 /* for calls that answer at once */
 #define CLIENT_FOREVER 0
 
 struct client;
@@ -33,8 +33,8 @@ int client_open(struct client **out, const struct client_settings *settings, str
 /* Says goodbye and frees; calls that still run end without `done`. NULL is fine. */
 void client_close(struct client *client);
 
-/* One message of the reply. Negative ends the call with that error and f's text; positive ends it in
- * order: enough was seen. */
+/* One message of the reply. Negative ends the call with that error and f's text; positive ends it
+ * in order: enough was seen. */
 typedef int (*client_reply_fn)(void *owner, struct span message, struct failure *f);
 /* The end; why->code 0: the collector ended the call in order. May start calls. */
 typedef void (*client_done_fn)(void *owner, const struct failure *why);
@@ -44,7 +44,8 @@ struct client_events {
     client_done_fn done;
 };
 
-/* Starts a call with one request message (copied). `done` will come, also when this cannot connect. */
+/* Starts a call with one request message (copied). `done` will come, also when this cannot connect.
+ */
 int client_start(struct client *client, enum method_id method, struct span request,
                  uint64_t timeout_us, const struct client_events *events, void *owner,
                  struct client_call **out, struct failure *f);

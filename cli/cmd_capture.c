@@ -60,8 +60,9 @@ static int take_process(const struct cmd_capture_options *o, trawl_v1_CaptureReq
     trawl_v1_ProcessSelector *p = &request->process;
     int given = !!o->process[0] + !!o->unit[0] + (o->pid > 0) + (o->port > 0);
     if (given > 1)
-        return fail(f, ERR_INVALID, "more than one of --process, --pid, --unit and --port: give "
-                                    "the one that names the process");
+        return fail(f, ERR_INVALID,
+                    "more than one of --process, --pid, --unit and --port: give "
+                    "the one that names the process");
     request->has_process = given > 0;
     text_copy(p->name, sizeof p->name, o->process);
     text_copy(p->unit, sizeof p->unit, o->unit);

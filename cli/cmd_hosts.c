@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Commands about hosts: hosts, caps, label, enroll, revoke. Invariant: a list that matches nothing is
- * an error that says why, never an empty success. Called through the command table.
+ * Commands about hosts: hosts, caps, label, enroll, revoke. Invariant: a list that matches nothing
+ * is an error that says why, never an empty success. Called through the command table.
  */
 #include "cli/cmd.h"
 
@@ -129,8 +129,8 @@ static int read_label(const char *word, trawl_v1_Label *label, struct failure *f
     const char *equal = strchr(word, '=');
     if (!equal ||
         text_copy_span(label->key, sizeof label->key, span_of(word, (size_t)(equal - word))) < 0 ||
-        text_copy(label->value, sizeof label->value, equal + 1) < 0 ||
-        !text_is_name(label->key) || !text_is_name(label->value))
+        text_copy(label->value, sizeof label->value, equal + 1) < 0 || !text_is_name(label->key) ||
+        !text_is_name(label->value))
         return bad_label(word, f);
     return 0;
 }
@@ -243,16 +243,17 @@ static int on_token(void *owner, struct span message, struct failure *f)
 
 static int show_token(struct cli *cli, const trawl_v1_EnrollReply *reply, struct failure *f)
 {
-    char until[RENDER_TEXT_SIZE];
+    char until[RENDER_TEXT_SIZE], address[CONTEXT_ADDRESS_SIZE];
     struct buf text;
     struct jsonl j = {.out = &text};
+    context_put_address(&cli->context, address);
     buf_init(&text, REPLY_LIMIT);
     render_clock(reply->expires_us, cli->now_us, until);
     if (cli->output == CLI_JSON) {
         jsonl_object(&j, NULL);
         jsonl_str(&j, "token", reply->token);
         jsonl_time(&j, "expires", reply->expires_us);
-        jsonl_str(&j, "collector", cli->context.host);
+        jsonl_str(&j, "collector", address);
         (void)jsonl_line(&j);
     } else {
         j.error = render_styled(&text, RENDER_PLAIN, false, reply->token, 0);
@@ -263,7 +264,7 @@ static int show_token(struct cli *cli, const trawl_v1_EnrollReply *reply, struct
     buf_done(&text);
     if (r == 0 && cli->output != CLI_JSON) {
         cli_note(cli, "good once, until %s; on the host:", until);
-        cli_note(cli, "  trawl-agent run --collector %s --join TOKEN", cli->context.host);
+        cli_note(cli, "  trawl-agent run --collector %s --join TOKEN", address);
     }
     return r;
 }

@@ -6,6 +6,7 @@
  */
 #include "cli/cmd.h"
 
+#include <stdlib.h>
 #include <string.h>
 
 #include "cli/incident_call.h"
@@ -14,6 +15,7 @@
 
 #define LINE_LIMIT (256 * 1024)
 #define REQUEST_LIMIT (16 * 1024)
+#define FIRST_EVENTS 64
 
 struct listing {
     struct cli *cli;
@@ -50,8 +52,7 @@ int cmd_incidents(struct cli *cli, struct failure *f)
     struct listing l = {.cli = cli};
     struct buf wire;
     size_t count;
-    const struct render_column *columns =
-        render_incident_columns(cli->output == CLI_WIDE, &count);
+    const struct render_column *columns = render_incident_columns(cli->output == CLI_WIDE, &count);
     int r = cli_window(cli, options->last_us, options->from, options->to, &request.from_us,
                        &request.to_us, f);
     if (r < 0)
@@ -134,45 +135,81 @@ int cmd_cancel(struct cli *cli, struct failure *f)
 
 /* ---- events ---- */
 
+/* Hosts answer one after the other; people and programs want one order in time. */
+struct timeline {
+    trawl_v1_Event *events;
+    size_t count, capacity;
+};
+
 static int on_event(void *owner, struct span message, struct failure *f)
 {
-    struct listing *l = owner;
-    trawl_v1_Event event;
-    int r = codec_get_event(&event, message, f);
-    if (r < 0)
-        return r;
-    if (l->cli->output == CLI_JSON)
-        return write_line(l, render_event_json(&l->line, &event), f);
-    render_event_row(&l->table, &event, l->cli->now_us);
-    return 0;
+    struct timeline *t = owner;
+    if (t->count == t->capacity) {
+        size_t capacity = t->capacity ? 2 * t->capacity : FIRST_EVENTS;
+        trawl_v1_Event *events = realloc(t->events, capacity * sizeof *events);
+        if (!events)
+            return ERR_NOMEM;
+        t->events = events;
+        t->capacity = capacity;
+    }
+    int r = codec_get_event(&t->events[t->count], message, f);
+    t->count += r == 0;
+    return r;
+}
+
+static int by_time(const void *a, const void *b)
+{
+    const trawl_v1_Event *x = a, *y = b;
+    if (x->wall_us != y->wall_us)
+        return x->wall_us < y->wall_us ? -1 : 1;
+    int r = strcmp(x->host, y->host);
+    return r ? r : x->seq < y->seq ? -1 : x->seq > y->seq;
+}
+
+static int show_events(struct cli *cli, struct timeline *t, struct failure *f)
+{
+    struct listing l = {.cli = cli};
+    size_t count;
+    const struct render_column *columns = render_event_columns(&count);
+    int r = 0;
+    if (t->count > 1)
+        qsort(t->events, t->count, sizeof *t->events, by_time);
+    render_table_init(&l.table, columns, count);
+    buf_init(&l.line, LINE_LIMIT);
+    for (size_t i = 0; r == 0 && i < t->count; i++) {
+        if (cli->output == CLI_JSON)
+            r = write_line(&l, render_event_json(&l.line, &t->events[i]), f);
+        else
+            render_event_row(&l.table, &t->events[i], cli->now_us);
+    }
+    if (r == 0)
+        r = cli_write_table(cli, &l.table, f);
+    if (r == 0 && t->count == 0 && cli->output != CLI_JSON)
+        cli_note(cli, "no events in this time on these hosts");
+    buf_done(&l.line);
+    render_table_done(&l.table);
+    return r;
 }
 
 int cmd_events(struct cli *cli, struct failure *f)
 {
     const struct cmd_window_options *options = cli->options;
     trawl_v1_EventsRequest request = {.selector = ""};
-    struct listing l = {.cli = cli};
+    struct timeline timeline = {.events = NULL};
     struct buf wire;
-    size_t count;
-    const struct render_column *columns = render_event_columns(&count);
     int r = cli_selector(cli, 0, false, request.selector, sizeof request.selector, f);
     if (r == 0)
         r = cli_window(cli, options->last_us, options->from, options->to, &request.from_us,
                        &request.to_us, f);
     if (r < 0)
         return r;
-    render_table_init(&l.table, columns, count);
-    buf_init(&l.line, LINE_LIMIT);
     buf_init(&wire, REQUEST_LIMIT);
     r = codec_put_events_request(&wire, &request);
     if (r == 0)
-        r = cli_call(cli, METHOD_OPS_EVENTS, &wire, on_event, &l, f);
-    if (r == 0)
-        r = cli_write_table(cli, &l.table, f);
-    if (r == 0 && cli->output != CLI_JSON && render_row_count(&l.table) == 0)
-        cli_note(cli, "no events in this time on these hosts");
+        r = cli_call(cli, METHOD_OPS_EVENTS, &wire, on_event, &timeline, f);
     buf_done(&wire);
-    buf_done(&l.line);
-    render_table_done(&l.table);
+    if (r == 0)
+        r = show_events(cli, &timeline, f);
+    free(timeline.events);
     return r == ERR_NOTFOUND ? cli_explain_no_match(cli, request.selector, f) : r;
 }

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * trawl watch: what changes in an incident, a line at a time, until everything has ended. Invariant:
- * it ends as `capture` would have: same summary, same exit status. Called through the table.
+ * trawl watch: what changes in an incident, a line at a time, until everything has ended.
+ * Invariant: it ends as `capture` would have: same summary, same exit status. Called through the
+ * table.
  */
 #include "cli/cmd.h"
 

@@ -23,9 +23,9 @@ const char *const CLI_OUTPUTS[] = {"table", "wide", "json", NULL};
 static const char *const OUTPUTS_CSV[] = {"table", "wide", "json", "csv", NULL};
 
 /* Known from PRODUCT's command line, and on their way. */
-static const char *const LATER[] = {"retry", "diff",  "groups", "group",   "want",   "exceptions",
-                                    "rules", "audit", "freeze", "thaw",    "symbols", "import",
-                                    NULL};
+static const char *const LATER[] = {"retry",      "diff",   "groups", "group",  "want",
+                                    "exceptions", "rules",  "audit",  "freeze", "thaw",
+                                    "symbols",    "import", NULL};
 
 struct common_row {
     unsigned takes; /* 0: every command */
@@ -52,7 +52,9 @@ static const struct common_row COMMON_ROWS[] = {
      {"collector", CONF_STRING, COMMON(collector), 0, 0, NULL, "HOST[:PORT]",
       "another address than the context's", true},
      0},
-    {0, {"color", CONF_BOOL, COMMON(color), 0, 0, "yes", NULL, "plain text on a terminal", true}, 0},
+    {0,
+     {"color", CONF_BOOL, COMMON(color), 0, 0, "yes", NULL, "plain text on a terminal", true},
+     0},
     {0, {"help", CONF_BOOL, COMMON(help), 0, 0, NULL, NULL, "this text", true}, 'h'},
 };
 
@@ -92,8 +94,7 @@ size_t command_shorts(const struct command *command, struct conf_short *shorts, 
     for (size_t i = 0; i < CLI_COUNT(COMMON_ROWS) && count < max; i++) {
         unsigned takes = COMMON_ROWS[i].takes;
         if (COMMON_ROWS[i].letter && (!takes || command->takes & takes))
-            shorts[count++] =
-                (struct conf_short){COMMON_ROWS[i].letter, COMMON_ROWS[i].row.name};
+            shorts[count++] = (struct conf_short){COMMON_ROWS[i].letter, COMMON_ROWS[i].row.name};
     }
     return count;
 }
@@ -131,8 +132,9 @@ static int fail_unknown_command(const struct command *commands, const char *name
     struct names known = {.list = NULL};
     for (size_t i = 0; LATER[i]; i++)
         if (strcmp(LATER[i], name) == 0)
-            return fail(f, ERR_INVALID, "command '%s' is not in this version ('trawl help' lists "
-                                        "what is)",
+            return fail(f, ERR_INVALID,
+                        "command '%s' is not in this version ('trawl help' lists "
+                        "what is)",
                         name);
     for (const struct command *c = commands; c->name; c++)
         (void)names_add(&known, c->name);
@@ -246,10 +248,11 @@ int command_overview(const struct command *commands, struct buf *out)
         r = buf_printf(out, "  %-11s  %s\n", c->name, c->help);
     if (r == 0)
         r = buf_append_str(
-            out, "\n'trawl COMMAND --help' shows options and examples. Hosts are selected everywhere\n"
-                 "by -l key=value,... or by names and globs. Durations 10s 5m 1h, sizes 64M 2G,\n"
-                 "times 14:02 (UTC), -10m, 2026-11-23T14:02:05Z. Exit status: 0 all done, 1 failed,\n"
-                 "2 usage, 3 partial; a collector that is not reached has its own (21 and up).\n");
+            out,
+            "\n'trawl COMMAND --help' shows options and examples. Hosts are selected everywhere\n"
+            "by -l key=value,... or by names and globs. Durations 10s 5m 1h, sizes 64M 2G,\n"
+            "times 14:02 (UTC), -10m, 2026-11-23T14:02:05Z. Exit status: 0 all done, 1 failed,\n"
+            "2 usage, 3 partial; a collector that is not reached has its own (21 and up).\n");
     return r;
 }
 

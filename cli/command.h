@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * From the words of a command line to the command that runs: finding it in the table, reading its
- * options, its help. Invariant: a command starts only with options that were wholly understood and a
- * number of arguments that it takes. Called by main() and by tests.
+ * options, its help. Invariant: a command starts only with options that were wholly understood and
+ * a number of arguments that it takes. Called by main() and by tests.
  */
 #ifndef TRAWL_CLI_COMMAND_H
 #define TRAWL_CLI_COMMAND_H

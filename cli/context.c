@@ -24,7 +24,7 @@ static const char *const FILES[] = {"context.conf", "ca.crt", "cert.crt", "key.p
 enum { FILE_CONF, FILE_CA, FILE_CERT, FILE_KEY, FILE_COUNT };
 
 struct settings {
-    char collector[CONTEXT_HOST_SIZE + 16];
+    char collector[CONTEXT_ADDRESS_SIZE];
 };
 
 static const struct conf_row ROWS[] = {
@@ -151,10 +151,20 @@ int context_address(const char *text, char *host, size_t size_bytes, uint16_t *p
         r = take_port(port_part, &number);
     if (r < 0 || host_part.size_bytes == 0 || text_copy_span(name, sizeof name, host_part) < 0 ||
         strpbrk(name, " \t/\\@") || text_copy(host, size_bytes, name) < 0)
-        return fail(f, ERR_INVALID, "invalid address '%.100s': expected HOST, HOST:PORT or [IPv6]:PORT",
-                    text);
+        return fail(f, ERR_INVALID,
+                    "invalid address '%.100s': expected HOST, HOST:PORT or [IPv6]:PORT", text);
     *port = number;
     return 0;
+}
+
+void context_put_address(const struct context *context, char out[CONTEXT_ADDRESS_SIZE])
+{
+    bool is_v6 = strchr(context->host, ':') != NULL;
+    if (context->port == CONTEXT_PORT)
+        text_copy(out, CONTEXT_ADDRESS_SIZE, context->host);
+    else
+        text_format(out, CONTEXT_ADDRESS_SIZE, is_v6 ? "[%s]:%u" : "%s:%u", context->host,
+                    context->port);
 }
 
 /* ---- reading ---- */

@@ -2,9 +2,9 @@
 /*
  * Contexts: which collector, and who we are there, so that nobody types addresses and certificates
  * twice. A context is a directory with context.conf (`collector = host:port`), ca.crt, cert.crt and
- * key.pem (readable by its owner only). Invariant: a loaded context is complete and its key private;
- * `context add` leaves a whole directory behind or none. Called by main's command_run() and
- * cmd_context.c.
+ * key.pem (readable by its owner only). Invariant: a loaded context is complete and its key
+ * private; `context add` leaves a whole directory behind or none. Called by main's command_run()
+ * and cmd_context.c.
  */
 #ifndef TRAWL_CLI_CONTEXT_H
 #define TRAWL_CLI_CONTEXT_H
@@ -17,6 +17,7 @@
 
 #define CONTEXT_PATH_SIZE 1024
 #define CONTEXT_HOST_SIZE 256
+#define CONTEXT_ADDRESS_SIZE (CONTEXT_HOST_SIZE + 16)
 #define CONTEXT_PORT 7443
 
 /* What of the environment counts; a NULL member is one that is not set. */
@@ -48,6 +49,9 @@ int context_current(const char *home, char *out, size_t size_bytes, struct failu
 /* "host", "host:port", "[v6]:port"; 7443 without a port. ERR_INVALID names what was given. */
 int context_address(const char *text, char *host, size_t size_bytes, uint16_t *port,
                     struct failure *f);
+
+/* The reverse: "host", with its port unless that is 7443. */
+void context_put_address(const struct context *context, char out[CONTEXT_ADDRESS_SIZE]);
 
 /*
  * Reads and checks a directory. ERR_NOTFOUND (says how to get a context), ERR_UNSAFE_KEY,

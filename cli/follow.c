@@ -63,8 +63,8 @@ static int take_target(struct follow *f, const trawl_v1_Target *target,
     struct follow_target *t = find(f, target->host);
     if (!t && !(t = add(f)))
         return ERR_NOMEM;
-    bool is_change = t->record.state != target->state ||
-                     strcmp(t->record.reason, target->reason) != 0;
+    bool is_change =
+        t->record.state != target->state || strcmp(t->record.reason, target->reason) != 0;
     t->record = *target;
     if (is_change)
         *changed = t;
@@ -97,8 +97,8 @@ void follow_host(struct follow *f, const trawl_v1_Host *host)
     struct follow_target *t = find(f, host->name);
     if (!t)
         return;
-    t->offline = host->state == trawl_v1_HostState_OFFLINE ||
-                 host->state == trawl_v1_HostState_REVOKED;
+    t->offline =
+        host->state == trawl_v1_HostState_OFFLINE || host->state == trawl_v1_HostState_REVOKED;
     t->last_seen_us = host->last_seen_us;
 }
 
@@ -218,7 +218,8 @@ int follow_progress(const struct follow *f, int64_t elapsed_us, unsigned columns
     text_put_duration((int64_t)longest, pause, sizeof pause);
     if (width < BAR_COLUMNS_MIN)
         width = BAR_COLUMNS_MIN;
-    int r = render_bar(out, ended, all ? all : 1, width < BAR_COLUMNS_MAX ? width : BAR_COLUMNS_MAX);
+    int r =
+        render_bar(out, ended, all ? all : 1, width < BAR_COLUMNS_MAX ? width : BAR_COLUMNS_MAX);
     if (r == 0)
         r = buf_printf(out, " %u/%u   %s", ended, all, elapsed);
     if (r == 0 && longest > 0)

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Naming incidents. Invariant: an ID is checked here before anybody is asked. Called by the commands
- * about incidents.
+ * Naming incidents. Invariant: an ID is checked here before anybody is asked. Called by the
+ * commands about incidents.
  */
 #include "cli/incident_call.h"
 

@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * JSON for programs: one object per line (RFC 8259, one line each). Invariant: what was begun is
- * closed by jsonl_line(), and after a failure nothing more is appended, so that the caller asks once,
- * at the end. Keys are ours, in snake_case; texts may come from anywhere. Pure. Used by the render
- * modules and the bundle's manifest.
+ * closed by jsonl_line(), and after a failure nothing more is appended, so that the caller asks
+ * once, at the end. Keys are ours, in snake_case; texts may come from anywhere. Pure. Used by the
+ * render modules and the bundle's manifest.
  */
 #ifndef TRAWL_CLI_JSONL_H
 #define TRAWL_CLI_JSONL_H

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * A list of names that grows: what exists, to be shown when something asked for does not. Invariant:
- * `list` ends with NULL, as text_nearest() wants it. Pure. Used by cli.c, nomatch.c and the
- * commands.
+ * A list of names that grows: what exists, to be shown when something asked for does not.
+ * Invariant: `list` ends with NULL, as text_nearest() wants it. Pure. Used by cli.c, nomatch.c and
+ * the commands.
  */
 #ifndef TRAWL_CLI_NAMES_H
 #define TRAWL_CLI_NAMES_H

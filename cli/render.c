@@ -154,6 +154,9 @@ static int append_cell(const struct render_table *t, size_t column, size_t width
                        struct render_cell cell, const uint8_t *base, bool color, struct buf *out)
 {
     bool is_last = column + 1 == t->column_count;
+    bool is_blank = cell.size_bytes == 1 && base[cell.offset] == ' ';
+    if (is_last && is_blank)
+        return buf_append_byte(out, '\n');
     size_t pad = width - cell.width;
     bool right = t->columns[column].right;
     int r = append_padded(out, cell.style, color, span_of(base + cell.offset, cell.size_bytes),
@@ -244,7 +247,10 @@ void render_skew(int64_t skew_us, int64_t error_us, char *out)
 void render_number(double value, char *out)
 {
     bool is_whole = fabs(value) < 1e15 && value == (double)(int64_t)value;
-    text_format(out, RENDER_TEXT_SIZE, is_whole ? "%.0f" : fabs(value) < 1000 ? "%.3g" : "%.6g",
+    text_format(out, RENDER_TEXT_SIZE,
+                is_whole             ? "%.0f"
+                : fabs(value) < 1000 ? "%.3g"
+                                     : "%.6g",
                 value);
 }
 

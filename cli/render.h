@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Tables and short texts for people. Pure: rows in, bytes out; no terminal, no clock. Invariant:
- * every cell went through text_append_safe(), so nothing that a host said can move a cursor. A table
- * keeps its first error and appends nothing after it, so that it is asked once, by
+ * every cell went through text_append_safe(), so nothing that a host said can move a cursor. A
+ * table keeps its first error and appends nothing after it, so that it is asked once, by
  * render_table_put(). Used by every command that prints.
  */
 #ifndef TRAWL_CLI_RENDER_H
@@ -46,7 +46,8 @@ void render_cell(struct render_table *t, enum render_style style, const char *te
 void render_cellf(struct render_table *t, enum render_style style, const char *format, ...)
     TRAWL_PRINTF(3, 4);
 size_t render_row_count(const struct render_table *t);
-/* Appends the title line and the rows, two blanks between columns. The table's first error, or 0. */
+/* Appends the title line and the rows, two blanks between columns. The table's first error, or 0.
+ */
 int render_table_put(const struct render_table *t, bool color, struct buf *out);
 
 /* Appends `text` in a style (colour only if `color`), made safe, padded to `width` columns. */

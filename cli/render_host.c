@@ -53,22 +53,23 @@ static enum render_style state_style(trawl_v1_HostState state)
 const struct render_column *render_host_columns(bool wide, size_t *count)
 {
     static const struct render_column columns[] = {
-        {"NAME", false}, {"STATE", false},   {"SEEN", false}, {"SKEW", false}, {"VERSION", false},
-        {"LABELS", false},
+        {"NAME", false}, {"STATE", false},   {"SEEN", false},
+        {"SKEW", false}, {"VERSION", false}, {"LABELS", false},
     };
     static const struct render_column wide_columns[] = {
-        {"NAME", false},    {"STATE", false},   {"SEEN", false},   {"SKEW", false},
-        {"VERSION", false}, {"ADDRESS", false}, {"OS", false},     {"KERNEL", false},
+        {"NAME", false},    {"STATE", false},       {"SEEN", false},   {"SKEW", false},
+        {"VERSION", false}, {"ADDRESS", false},     {"OS", false},     {"KERNEL", false},
         {"CPUS", true},     {"CERTIFICATE", false}, {"LABELS", false},
     };
-    *count = wide ? sizeof wide_columns / sizeof wide_columns[0]
-                  : sizeof columns / sizeof columns[0];
+    *count =
+        wide ? sizeof wide_columns / sizeof wide_columns[0] : sizeof columns / sizeof columns[0];
     return wide ? wide_columns : columns;
 }
 
 static int by_key(const void *a, const void *b)
 {
-    return strcmp((*(const trawl_v1_Label *const *)a)->key, (*(const trawl_v1_Label *const *)b)->key);
+    return strcmp((*(const trawl_v1_Label *const *)a)->key,
+                  (*(const trawl_v1_Label *const *)b)->key);
 }
 
 int render_labels(struct buf *out, const trawl_v1_Host *host)
@@ -101,7 +102,10 @@ static void certificate_cell(struct render_table *t, const trawl_v1_Host *host, 
         return;
     }
     text_put_time(host->certificate_not_after_s * SECOND_US, text, sizeof text);
-    render_cellf(t, left_us < 0 ? RENDER_BAD : left_us < SOON_US ? RENDER_WARN : RENDER_PLAIN,
+    render_cellf(t,
+                 left_us < 0         ? RENDER_BAD
+                 : left_us < SOON_US ? RENDER_WARN
+                                     : RENDER_PLAIN,
                  "%s %.10s", left_us < 0 ? "expired" : "until", text);
 }
 
@@ -194,8 +198,8 @@ int render_capability_json(struct buf *out, const trawl_v1_Capability *capabilit
 const struct render_column *render_top_columns(size_t *count)
 {
     static const struct render_column columns[] = {
-        {"HOST", false}, {"PROCESS", false}, {"PID", true},    {"CPU", true},     {"MEMORY", true},
-        {"THREADS", true}, {"READ/S", true}, {"WRITE/S", true}, {"LOAD", true},
+        {"HOST", false},   {"PROCESS", false}, {"PID", true},     {"CPU", true},  {"MEMORY", true},
+        {"THREADS", true}, {"READ/S", true},   {"WRITE/S", true}, {"LOAD", true},
     };
     *count = sizeof columns / sizeof columns[0];
     return columns;

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Hosts, capabilities and the rows of `trawl top` as table rows and as JSON lines. Pure: the time of
- * day is an argument. Used by cmd_hosts.c and cmd_top.c.
+ * Hosts, capabilities and the rows of `trawl top` as table rows and as JSON lines. Pure: the time
+ * of day is an argument. Used by cmd_hosts.c and cmd_top.c.
  */
 #ifndef TRAWL_CLI_RENDER_HOST_H
 #define TRAWL_CLI_RENDER_HOST_H
@@ -26,7 +26,8 @@ int render_capability_json(struct buf *out, const trawl_v1_Capability *capabilit
 const struct render_column *render_top_columns(size_t *count);
 void render_top_row(struct render_table *t, const trawl_v1_TopRow *row);
 int render_top_json(struct buf *out, const trawl_v1_TopRow *row);
-/* Whether the field ("cpu", "memory", "threads", "read", "write", "load", "cores") is among those that the row says it lacks. */
+/* Whether the field ("cpu", "memory", "threads", "read", "write", "load", "cores") is among those
+ * that the row says it lacks. */
 bool render_top_lacks(const trawl_v1_TopRow *row, const char *field);
 
 #endif

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * How captures look. Invariant: JSON has every field that the message has, with null for what is not
- * known; texts stand as they came, the cause's own sentence. Pure; called by the commands.
+ * How captures look. Invariant: JSON has every field that the message has, with null for what is
+ * not known; texts stand as they came, the cause's own sentence. Pure; called by the commands.
  */
 #include "cli/render_incident.h"
 
@@ -10,17 +10,21 @@
 #include "common/text.h"
 
 #define TEXT_LIMIT (8 * 1024)
-#define HOST_WIDTH 12
 #define STATE_WIDTH 9
 
 /* ---- names ---- */
 
 static const char *const STATES[RENDER_STATE_COUNT] = {
-    [trawl_v1_State_STATE_UNKNOWN] = "unknown", [trawl_v1_State_QUEUED] = "queued",
-    [trawl_v1_State_SENT] = "sent",             [trawl_v1_State_RUNNING] = "running",
-    [trawl_v1_State_DONE] = "done",             [trawl_v1_State_PARTIAL] = "partial",
-    [trawl_v1_State_REFUSED] = "refused",       [trawl_v1_State_FAILED] = "failed",
-    [trawl_v1_State_EXPIRED] = "expired",       [trawl_v1_State_CANCELLED] = "cancelled",
+    [trawl_v1_State_STATE_UNKNOWN] = "unknown",
+    [trawl_v1_State_QUEUED] = "queued",
+    [trawl_v1_State_SENT] = "sent",
+    [trawl_v1_State_RUNNING] = "running",
+    [trawl_v1_State_DONE] = "done",
+    [trawl_v1_State_PARTIAL] = "partial",
+    [trawl_v1_State_REFUSED] = "refused",
+    [trawl_v1_State_FAILED] = "failed",
+    [trawl_v1_State_EXPIRED] = "expired",
+    [trawl_v1_State_CANCELLED] = "cancelled",
     [trawl_v1_State_GONE] = "gone",
 };
 
@@ -59,9 +63,9 @@ static enum render_style state_style(trawl_v1_State state)
 const char *render_event_type(trawl_v1_EventType type)
 {
     static const char *const names[] = {
-        "unknown",        "agent started",  "agent stopped",   "process started",
-        "process exited", "kernel message", "collector lost",  "collector back",
-        "capture started", "capture ended", "data gap",
+        "unknown",         "agent started",  "agent stopped",  "process started",
+        "process exited",  "kernel message", "collector lost", "collector back",
+        "capture started", "capture ended",  "data gap",
     };
     return (unsigned)type < sizeof names / sizeof names[0] ? names[type] : names[0];
 }
@@ -81,21 +85,21 @@ const struct render_column *render_incident_columns(bool wide, size_t *count)
         {"ARTIFACTS", true}, {"SIZE", true},     {"NOTE", false},
     };
     static const struct render_column wide_columns[] = {
-        {"INCIDENT", false}, {"CREATED", false}, {"CAUSE", false},    {"TARGETS", false},
+        {"INCIDENT", false}, {"CREATED", false}, {"CAUSE", false},        {"TARGETS", false},
         {"ARTIFACTS", true}, {"SIZE", true},     {"LONGEST PAUSE", true}, {"SELECTOR", false},
         {"WHAT", false},     {"NOTE", false},
     };
-    *count = wide ? sizeof wide_columns / sizeof wide_columns[0]
-                  : sizeof columns / sizeof columns[0];
+    *count =
+        wide ? sizeof wide_columns / sizeof wide_columns[0] : sizeof columns / sizeof columns[0];
     return wide ? wide_columns : columns;
 }
 
 int render_counts(struct buf *out, const uint32_t *counts)
 {
     static const trawl_v1_State order[] = {
-        trawl_v1_State_DONE,    trawl_v1_State_PARTIAL,   trawl_v1_State_REFUSED,
-        trawl_v1_State_FAILED,  trawl_v1_State_EXPIRED,   trawl_v1_State_CANCELLED,
-        trawl_v1_State_GONE,    trawl_v1_State_RUNNING,   trawl_v1_State_SENT,
+        trawl_v1_State_DONE,   trawl_v1_State_PARTIAL, trawl_v1_State_REFUSED,
+        trawl_v1_State_FAILED, trawl_v1_State_EXPIRED, trawl_v1_State_CANCELLED,
+        trawl_v1_State_GONE,   trawl_v1_State_RUNNING, trawl_v1_State_SENT,
         trawl_v1_State_QUEUED,
     };
     const char *comma = "";
@@ -184,26 +188,8 @@ void render_event_row(struct render_table *t, const trawl_v1_Event *event, int64
     render_cell(t, RENDER_PLAIN, event->text[0] ? event->text : " ");
 }
 
-int render_event_line(struct buf *out, const trawl_v1_Event *event, int64_t now_us, bool color)
-{
-    char when[RENDER_TEXT_SIZE], process[96];
-    render_clock(event->wall_us, now_us, when);
-    put_process(event->process, event->pid, process, sizeof process);
-    int r = buf_printf(out, "%s  ", when);
-    if (r == 0)
-        r = render_styled(out, RENDER_BOLD, color, event->host, HOST_WIDTH);
-    if (r == 0)
-        r = buf_printf(out, "  %-15s  ", render_event_type(event->type));
-    if (r == 0 && process[0])
-        r = render_styled(out, RENDER_PLAIN, color, process, 0);
-    if (r == 0 && process[0] && event->text[0])
-        r = buf_append_str(out, "  ");
-    if (r == 0)
-        r = render_styled(out, RENDER_PLAIN, color, event->text, 0);
-    return r < 0 ? r : buf_append_byte(out, '\n');
-}
-
-int render_target_line(struct buf *out, const trawl_v1_Target *target, size_t host_width, bool color)
+int render_target_line(struct buf *out, const trawl_v1_Target *target, size_t host_width,
+                       bool color)
 {
     int r = buf_append_str(out, "  ");
     if (r == 0)

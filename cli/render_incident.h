@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Incidents, targets, artifacts and events as table rows, lines and JSON. Pure. Used by the commands
- * about captures, and by bundle.c for the manifest.
+ * Incidents, targets, artifacts and events as table rows, lines and JSON. Pure. Used by the
+ * commands about captures, and by bundle.c for the manifest.
  */
 #ifndef TRAWL_CLI_RENDER_INCIDENT_H
 #define TRAWL_CLI_RENDER_INCIDENT_H
@@ -23,8 +23,6 @@ void render_incident_row(struct render_table *t, const trawl_v1_Incident *incide
                          int64_t now_us);
 const struct render_column *render_event_columns(size_t *count);
 void render_event_row(struct render_table *t, const trawl_v1_Event *event, int64_t now_us);
-/* The same as one line, for a stream that is followed. */
-int render_event_line(struct buf *out, const trawl_v1_Event *event, int64_t now_us, bool color);
 
 /* "  web-07   refused   pause would be 84 ms, limit 50 ms" */
 int render_target_line(struct buf *out, const trawl_v1_Target *target, size_t host_width,

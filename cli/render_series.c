@@ -66,9 +66,9 @@ static void label_cells(struct render_table *t, const struct series *s)
 /* ---- one row per series ---- */
 
 static const struct render_column SUMMARY[] = {
-    {"HOST", false}, {"COUNTER", false}, {"INSTANCE", false}, {"PID", true}, {"LAST", true},
-    {"MIN", true},   {"AVG", true},      {"MAX", true},       {"SAMPLES", true}, {"GAPS", true},
-    {"WHY", false},
+    {"HOST", false},   {"COUNTER", false}, {"INSTANCE", false}, {"PID", true},
+    {"LAST", true},    {"MIN", true},      {"AVG", true},       {"MAX", true},
+    {"SAMPLES", true}, {"GAPS", true},     {"WHY", false},
 };
 #define SUMMARY_COUNT (sizeof SUMMARY / sizeof SUMMARY[0])
 
@@ -191,9 +191,9 @@ static int put_side_by_side(const struct series_set *set, int64_t now_us, bool c
 
 static int put_long(const struct series_set *set, int64_t now_us, bool color, struct buf *out)
 {
-    static const struct render_column columns[] = {
-        {"TIME", false}, {"HOST", false}, {"COUNTER", false}, {"INSTANCE", false}, {"PID", true},
-        {"VALUE", true}};
+    static const struct render_column columns[] = {{"TIME", false},    {"HOST", false},
+                                                   {"COUNTER", false}, {"INSTANCE", false},
+                                                   {"PID", true},      {"VALUE", true}};
     struct render_table t;
     char when[RENDER_TEXT_SIZE];
     render_table_init(&t, columns, sizeof columns / sizeof columns[0]);
@@ -241,8 +241,8 @@ static int plot_cell(struct render_table *t, const struct series *s, size_t widt
 int render_series_plot(const struct series_set *set, unsigned columns, bool color, struct buf *out)
 {
     static const struct render_column titles[] = {
-        {"HOST", false}, {"COUNTER", false}, {"INSTANCE", false}, {"MIN", true}, {"MAX", true},
-        {"LAST", true},  {"PLOT", false}};
+        {"HOST", false}, {"COUNTER", false}, {"INSTANCE", false}, {"MIN", true},
+        {"MAX", true},   {"LAST", true},     {"PLOT", false}};
     struct render_table t;
     size_t width = columns > PLOT_BESIDE + PLOT_LEAST ? columns - PLOT_BESIDE : PLOT_LEAST;
     int r = 0;

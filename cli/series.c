@@ -191,9 +191,7 @@ static void resample(struct series *s, int64_t step_us)
         int64_t bin = floor_div(s->from_us + (int64_t)i * s->step_us, step_us);
         double sum = 0;
         size_t present = 0;
-        for (; i < s->count &&
-               floor_div(s->from_us + (int64_t)i * s->step_us, step_us) == bin;
-             i++)
+        for (; i < s->count && floor_div(s->from_us + (int64_t)i * s->step_us, step_us) == bin; i++)
             if (!isnan(s->values[i])) {
                 sum += s->values[i];
                 present++;
@@ -222,8 +220,8 @@ int series_resample(struct series_set *set, int64_t step_us)
 
 static bool same_sum(const struct series *a, const struct series *b)
 {
-    return a->step_us == b->step_us && a->is_rate == b->is_rate &&
-           strcmp(a->host, b->host) == 0 && strcmp(a->name, b->name) == 0;
+    return a->step_us == b->step_us && a->is_rate == b->is_rate && strcmp(a->host, b->host) == 0 &&
+           strcmp(a->name, b->name) == 0;
 }
 
 static int64_t end_us(const struct series *s)

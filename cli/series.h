@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Samples put together: what Operations.Counters sends in runs becomes one series per host, counter,
- * instance and process, on a grid of its step. Pure. Invariant: a sample that is not there is NAN,
- * and stays so through every sum, mean and rate; nothing is invented. Used by cmd_counters.c and
- * render_series.c.
+ * Samples put together: what Operations.Counters sends in runs becomes one series per host,
+ * counter, instance and process, on a grid of its step. Pure. Invariant: a sample that is not there
+ * is NAN, and stays so through every sum, mean and rate; nothing is invented. Used by
+ * cmd_counters.c and render_series.c.
  */
 #ifndef TRAWL_CLI_SERIES_H
 #define TRAWL_CLI_SERIES_H

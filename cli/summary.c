@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * How a capture ended, for people and for programs. Invariant: one line per target that is not done,
- * then one line for all. Called by cmd_capture.c and cmd_watch.c.
+ * How a capture ended, for people and for programs. Invariant: one line per target that is not
+ * done, then one line for all. Called by cmd_capture.c and cmd_watch.c.
  */
 #include "cli/summary.h"
 

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The loop behind `capture` and `watch`: Operations.Watch for what changes, Operations.Hosts now and
- * then for whether the hosts of open targets are there, a tick for the progress line. Invariant: at
- * most one call of each kind runs.
+ * The loop behind `capture` and `watch`: Operations.Watch for what changes, Operations.Hosts now
+ * and then for whether the hosts of open targets are there, a tick for the progress line.
+ * Invariant: at most one call of each kind runs.
  */
 #include "cli/watching.h"
 
@@ -24,7 +24,7 @@ struct watching {
     struct cli *cli;
     const struct watching_settings *settings;
     struct follow *follow;
-    struct failure why; /* of the Watch call's end */
+    struct failure why;                  /* of the Watch call's end */
     struct client_call *stream, *asking; /* NULL: none */
     bool over, interrupted, noted;
     uint64_t started_us, asked_us, contact_us, told_us;
@@ -110,8 +110,8 @@ static int start_stream(struct watching *w, struct failure *f)
     buf_init(&wire, sizeof request + 64);
     int r = codec_put_incident_request(&wire, &request);
     if (r == 0)
-        r = client_start(w->cli->client, METHOD_OPS_WATCH, buf_span(&wire), CLIENT_FOREVER,
-                         &events, w, &w->stream, f);
+        r = client_start(w->cli->client, METHOD_OPS_WATCH, buf_span(&wire), CLIENT_FOREVER, &events,
+                         w, &w->stream, f);
     buf_done(&wire);
     return r;
 }

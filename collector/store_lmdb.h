@@ -4,7 +4,8 @@
  *
  *   store_lmdb_hash.c   the checksum of a row
  *   store_lmdb_check.c  is a data file sound? looked at before it is mapped
- *   store_lmdb_env.c    one LMDB environment: open, rows in transactions, LMDB's asserts as errors
+ *   store_lmdb_env.c    one LMDB environment: open, transactions, LMDB's asserts as errors
+ *   store_lmdb_row.c    rows with their checksums, cursors
  *   store_lmdb_dir.c    the data directory: format and fleet, the lock, the ballast file
  *   store_lmdb_piece.c  artifacts as rows of the second environment
  *   store_lmdb_write.c  the writer thread: group commit, what to do when something is full
@@ -19,6 +20,7 @@
 #define TRAWL_COLLECTOR_STORE_LMDB_H
 
 #include <pthread.h>
+#include <setjmp.h>
 #include <stdatomic.h>
 
 #include "collector/store.h"
@@ -31,9 +33,31 @@
 #define STORE_READ_US 100000
 #define ROW_TRAILER_SIZE 12
 
+#define LMDB_ROWS 1 /* the main tree, the only one used */
+
 struct MDB_env;
 struct MDB_txn;
 struct MDB_cursor;
+
+/* ---- LMDB's asserts ---- */
+
+struct lmdb_guard {
+    jmp_buf at;
+    struct lmdb_guard *outer;
+};
+extern _Thread_local struct lmdb_guard *lmdb_guard;
+
+/* Runs one call into LMDB so that an assert in it comes back as MDB_CORRUPTED. */
+#define GUARDED(rc_, call_)                             \
+    do {                                                \
+        struct lmdb_guard here = {.outer = lmdb_guard}; \
+        lmdb_guard = &here;                             \
+        if (setjmp(here.at) == 0)                       \
+            (rc_) = (call_);                            \
+        else                                            \
+            (rc_) = MDB_CORRUPTED;                      \
+        lmdb_guard = here.outer;                        \
+    } while (0)
 
 /* ---- checksums ---- */
 
@@ -91,6 +115,10 @@ int lmdb_env_failure(struct lmdb_env *e, struct failure *f);
 void lmdb_env_reopen(struct lmdb_env *e);
 void lmdb_env_break(struct lmdb_env *e, const struct failure *why);
 
+/* The error for a code of LMDB; of a write, with its reason kept in e->write_why. */
+int lmdb_translate(int rc);
+int lmdb_write_failed(struct lmdb_env *e, int rc);
+
 /* Reads, on the loop's thread; may nest. */
 int lmdb_read_begin(struct lmdb_env *e);
 void lmdb_read_end(struct lmdb_env *e);
@@ -105,6 +133,8 @@ void lmdb_write_abort(struct lmdb_env *e, struct MDB_txn *txn);
 void lmdb_space(struct lmdb_env *e, struct MDB_txn *txn, uint64_t *used, uint64_t *unused);
 /* Gives back to the disk what an aborted transaction wrote behind the last committed page. */
 void lmdb_trim(struct lmdb_env *e);
+
+/* ---- rows ---- */
 
 /* 0, or ERR_CORRUPT; *value is without the trailer. */
 int row_check(struct span key, struct span raw, struct span *value);

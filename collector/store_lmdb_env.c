@@ -9,7 +9,6 @@
 #include <fcntl.h>
 #include <inttypes.h>
 #include <lmdb.h>
-#include <setjmp.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -26,11 +25,7 @@
 
 /* ---- LMDB's asserts ---- */
 
-struct guard {
-    jmp_buf at;
-    struct guard *outer;
-};
-static _Thread_local struct guard *guard;
+_Thread_local struct lmdb_guard *lmdb_guard;
 
 static void on_assert(MDB_env *env, const char *text)
 {
@@ -40,21 +35,9 @@ static void on_assert(MDB_env *env, const char *text)
          "'%s' is damaged: %.120s; restore it from a backup or move it away to start empty",
          e->path, text);
     lmdb_env_break(e, &why);
-    if (guard)
-        longjmp(guard->at, 1);
+    if (lmdb_guard)
+        longjmp(lmdb_guard->at, 1);
 }
-
-/* Runs one call into LMDB so that an assert in it comes back as MDB_CORRUPTED. */
-#define GUARDED(rc_, call_)                   \
-    do {                                      \
-        struct guard here = {.outer = guard}; \
-        guard = &here;                        \
-        if (setjmp(here.at) == 0)             \
-            (rc_) = (call_);                  \
-        else                                  \
-            (rc_) = MDB_CORRUPTED;            \
-        guard = here.outer;                   \
-    } while (0)
 
 /*
  * An environment whose write transaction was left by longjmp cannot be freed: its cursors point
@@ -77,7 +60,7 @@ static void bury(MDB_env *env)
 
 /* ---- failures ---- */
 
-static int translate(int rc)
+int lmdb_translate(int rc)
 {
     switch (rc) {
     case 0:
@@ -244,7 +227,7 @@ int lmdb_env_open(struct lmdb_env *e, bool thorough, struct failure *f)
     e->page_bytes = layout.page_bytes;
     int rc = map_env(e, &layout);
     if (rc)
-        r = fail(f, translate(rc), "cannot open '%s': %s", e->path, mdb_strerror(rc));
+        r = fail(f, lmdb_translate(rc), "cannot open '%s': %s", e->path, mdb_strerror(rc));
     else if (fresh)
         r = store_dir_sync(e->directory, f);
     if (r < 0) {
@@ -277,7 +260,7 @@ int lmdb_read_begin(struct lmdb_env *e)
 {
     int r = lmdb_env_failure(e, NULL);
     if (r == 0 && e->reading == 0)
-        r = translate(begin_read(e->reader));
+        r = lmdb_translate(begin_read(e->reader));
     if (r == 0)
         e->reading++;
     return r;
@@ -292,14 +275,14 @@ void lmdb_read_end(struct lmdb_env *e)
 int lmdb_read_renew(struct lmdb_env *e)
 {
     mdb_txn_reset(e->reader);
-    return translate(begin_read(e->reader));
+    return lmdb_translate(begin_read(e->reader));
 }
 
-/* Keeps the reason of a write that LMDB refused. A short write is EIO to LMDB; the disk knows
+/* A short write is EIO to LMDB; the disk knows
  * better. */
-static int write_failed(struct lmdb_env *e, int rc)
+int lmdb_write_failed(struct lmdb_env *e, int rc)
 {
-    int r = translate(rc);
+    int r = lmdb_translate(rc);
     if (r == 0)
         return 0;
     if (atomic_load(&e->state) == LMDB_BROKEN)
@@ -322,7 +305,7 @@ int lmdb_write_begin(struct lmdb_env *e, MDB_txn **out)
     GUARDED(rc, mdb_txn_begin(e->env, NULL, 0, out));
     if (rc == MDB_PANIC)
         atomic_store(&e->state, LMDB_REOPEN);
-    return write_failed(e, rc);
+    return lmdb_write_failed(e, rc);
 }
 
 /* An assert has left the transaction in the middle: nobody may end it. */
@@ -336,7 +319,7 @@ void lmdb_write_abort(struct lmdb_env *e, MDB_txn *txn)
 
 static int commit_failed(struct lmdb_env *e, int rc)
 {
-    int r = write_failed(e, rc);
+    int r = lmdb_write_failed(e, rc);
     if (atomic_load(&e->state) == LMDB_BROKEN)
         e->interrupted = true;
     else if (r == ERR_IO)
@@ -363,7 +346,7 @@ void lmdb_space(struct lmdb_env *e, MDB_txn *txn, uint64_t *used, uint64_t *unus
 {
     MDB_stat rows = {.ms_entries = 0}, free_list = {.ms_entries = 0};
     MDB_envinfo info;
-    mdb_stat(txn, ROWS, &rows);
+    mdb_stat(txn, LMDB_ROWS, &rows);
     mdb_stat(txn, FREE_LIST, &free_list);
     mdb_env_info(e->env, &info);
     uint64_t pages = 2 + rows.ms_branch_pages + rows.ms_leaf_pages + rows.ms_overflow_pages +
@@ -383,233 +366,4 @@ void lmdb_trim(struct lmdb_env *e)
     /* When it fails, the disk stays as full as it is. */
     if (ftruncate(fd, (off_t)((info.me_last_pgno + 1) * e->page_bytes)) < 0)
         return;
-}
-
-/* ---- rows ---- */
-
-static MDB_val val_of(struct span s)
-{
-    /* LMDB only reads what it is given; its structure knows no const. */
-    return (MDB_val){s.size_bytes, (void *)(uintptr_t)s.data};
-}
-
-static uint64_t key_hash(struct span key)
-{
-    return store_hash(key, STORE_FORMAT_VERSION);
-}
-
-static void put_le(uint8_t *out, uint64_t value, size_t bytes)
-{
-    for (size_t i = 0; i < bytes; i++)
-        out[i] = (uint8_t)(value >> (8 * i));
-}
-
-static uint64_t get_le(const uint8_t *at, size_t bytes)
-{
-    uint64_t value = 0;
-    for (size_t i = bytes; i > 0; i--)
-        value = value << 8 | at[i - 1];
-    return value;
-}
-
-static bool is_key_hash(struct span raw, uint64_t hash)
-{
-    return raw.size_bytes >= ROW_TRAILER_SIZE &&
-           get_le(raw.data + raw.size_bytes - 4, 4) == hash >> 32;
-}
-
-bool row_key_is_sound(struct span key, struct span raw)
-{
-    return is_key_hash(raw, key_hash(key));
-}
-
-int row_check(struct span key, struct span raw, struct span *value)
-{
-    uint64_t hash = key_hash(key);
-    if (!is_key_hash(raw, hash))
-        return ERR_CORRUPT;
-    struct span bytes = span_of(raw.data, raw.size_bytes - ROW_TRAILER_SIZE);
-    if (get_le(raw.data + bytes.size_bytes, 8) != store_hash(bytes, hash))
-        return ERR_CORRUPT;
-    *value = bytes;
-    return 0;
-}
-
-/* What a damaged page calls a value may lie anywhere; in a write transaction also in its own pages.
- */
-static int inside(const struct lmdb_env *e, const MDB_val *v, struct span *out)
-{
-    MDB_envinfo info;
-    mdb_env_info(e->env, &info);
-    uintptr_t map = (uintptr_t)info.me_mapaddr, at = (uintptr_t)v->mv_data;
-    uintptr_t end = map + (info.me_last_pgno + 1) * e->page_bytes;
-    if (v->mv_size > MAX_READ ||
-        (at >= map && at < map + info.me_mapsize && (at >= end || v->mv_size > end - at)))
-        return ERR_CORRUPT;
-    *out = span_of(v->mv_data, v->mv_size);
-    return 0;
-}
-
-static int count_damage(struct lmdb_env *e, int r)
-{
-    if (r == ERR_CORRUPT)
-        atomic_fetch_add(&e->damaged, 1);
-    return r;
-}
-
-int raw_get(struct lmdb_env *e, MDB_txn *txn, struct span key, struct span *value)
-{
-    MDB_val k = val_of(key), v = {0, NULL};
-    int rc;
-    GUARDED(rc, mdb_get(txn, ROWS, &k, &v));
-    return rc ? translate(rc) : inside(e, &v, value);
-}
-
-static int cursor_at(struct lmdb_env *e, MDB_cursor *cursor, MDB_cursor_op op, struct span *key,
-                     struct span *raw)
-{
-    MDB_val k = val_of(*key), v = {0, NULL};
-    int rc;
-    GUARDED(rc, mdb_cursor_get(cursor, &k, &v, op));
-    int r = rc ? translate(rc) : inside(e, &k, key);
-    return r < 0 ? r : inside(e, &v, raw);
-}
-
-/* Would the key stand here if it was whole? Then "absent" is not known. */
-static int neighbour_check(struct lmdb_env *e, MDB_cursor *cursor, MDB_cursor_op op,
-                           struct span key)
-{
-    struct span raw;
-    int r = cursor_at(e, cursor, op, &key, &raw);
-    if (r == ERR_NOTFOUND)
-        return 0;
-    /* The bytes of an artifact's piece have no trailer; their key stands in a row that has. */
-    if (r == 0 && raw.size_bytes != STORE_PIECE_SIZE && !row_key_is_sound(key, raw))
-        r = ERR_CORRUPT;
-    return r;
-}
-
-static int absent(struct lmdb_env *e, MDB_txn *txn, struct span key)
-{
-    MDB_cursor *cursor;
-    int r = cursor_open(e, txn, &cursor);
-    if (r < 0)
-        return r;
-    r = neighbour_check(e, cursor, MDB_SET_RANGE, key);
-    /* Behind the last row MDB_PREV gives the last one. */
-    if (r == 0)
-        r = neighbour_check(e, cursor, MDB_PREV, key);
-    cursor_close(cursor);
-    return r < 0 ? r : ERR_NOTFOUND;
-}
-
-int row_get(struct lmdb_env *e, MDB_txn *txn, struct span key, struct span *value)
-{
-    struct span raw;
-    int r = raw_get(e, txn, key, &raw);
-    if (r == 0)
-        r = row_check(key, raw, value);
-    else if (r == ERR_NOTFOUND)
-        r = absent(e, txn, key);
-    return count_damage(e, r);
-}
-
-static int reserve(struct lmdb_env *e, MDB_txn *txn, struct span key, size_t size_bytes,
-                   uint8_t **room)
-{
-    MDB_val k = val_of(key), v = {size_bytes, NULL};
-    int rc;
-    GUARDED(rc, mdb_put(txn, ROWS, &k, &v, MDB_RESERVE));
-    *room = v.mv_data;
-    return write_failed(e, rc);
-}
-
-int row_put(struct lmdb_env *e, MDB_txn *txn, struct span key, struct span value)
-{
-    uint8_t *room;
-    int r = reserve(e, txn, key, value.size_bytes + ROW_TRAILER_SIZE, &room);
-    if (r < 0)
-        return r;
-    uint64_t hash = key_hash(key);
-    if (value.size_bytes > 0)
-        memcpy(room, value.data, value.size_bytes);
-    put_le(room + value.size_bytes, store_hash(value, hash), 8);
-    put_le(room + value.size_bytes + 8, hash >> 32, 4);
-    return 0;
-}
-
-int raw_put(struct lmdb_env *e, MDB_txn *txn, struct span key, struct span value, size_t size_bytes)
-{
-    uint8_t *room;
-    int r = reserve(e, txn, key, size_bytes, &room);
-    if (r < 0)
-        return r;
-    memcpy(room, value.data, value.size_bytes);
-    memset(room + value.size_bytes, 0, size_bytes - value.size_bytes);
-    return 0;
-}
-
-int row_delete(struct lmdb_env *e, MDB_txn *txn, struct span key)
-{
-    MDB_val k = val_of(key);
-    int rc;
-    GUARDED(rc, mdb_del(txn, ROWS, &k, NULL));
-    return rc == MDB_NOTFOUND ? 0 : write_failed(e, rc);
-}
-
-/* ---- cursors ---- */
-
-int cursor_open(struct lmdb_env *e, MDB_txn *txn, MDB_cursor **out)
-{
-    (void)e;
-    return translate(mdb_cursor_open(txn, ROWS, out));
-}
-
-void cursor_close(MDB_cursor *cursor)
-{
-    mdb_cursor_close(cursor);
-}
-
-int cursor_seek(struct lmdb_env *e, MDB_cursor *cursor, struct span from, struct span *key,
-                struct span *raw)
-{
-    *key = from;
-    return cursor_at(e, cursor, from.size_bytes ? MDB_SET_RANGE : MDB_FIRST, key, raw);
-}
-
-int cursor_next(struct lmdb_env *e, MDB_cursor *cursor, struct span *key, struct span *raw)
-{
-    return cursor_at(e, cursor, MDB_NEXT, key, raw);
-}
-
-static bool begins_with(struct span s, struct span prefix)
-{
-    return s.size_bytes >= prefix.size_bytes && memcmp(s.data, prefix.data, prefix.size_bytes) == 0;
-}
-
-static int delete_here(struct lmdb_env *e, MDB_cursor *cursor)
-{
-    int rc;
-    GUARDED(rc, mdb_cursor_del(cursor, 0));
-    return write_failed(e, rc);
-}
-
-int rows_delete(struct lmdb_env *e, MDB_txn *txn, struct span prefix, int limit)
-{
-    MDB_cursor *cursor;
-    struct span key, raw;
-    int count = 0;
-    int r = cursor_open(e, txn, &cursor);
-    if (r < 0)
-        return r;
-    r = cursor_seek(e, cursor, prefix, &key, &raw);
-    while (r == 0 && count < limit && begins_with(key, prefix)) {
-        r = delete_here(e, cursor);
-        count++;
-        if (r == 0)
-            r = cursor_next(e, cursor, &key, &raw);
-    }
-    if (atomic_load(&e->state) != LMDB_BROKEN)
-        cursor_close(cursor);
-    return r == 0 || r == ERR_NOTFOUND ? count : r;
 }

@@ -11,11 +11,14 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include <mbedtls/cipher.h>
 #include <mbedtls/constant_time.h>
 #include <mbedtls/ctr_drbg.h>
 #include <mbedtls/ecp.h>
 #include <mbedtls/entropy.h>
 #include <mbedtls/error.h>
+#include <mbedtls/md.h>
+#include <mbedtls/pem.h>
 #include <mbedtls/platform_util.h>
 #include <mbedtls/sha256.h>
 #include <psa/crypto.h>
@@ -66,11 +69,15 @@ int pki_random(void *unused, unsigned char *out, size_t size_bytes)
 
 static bool is_nomem(int mbed_code)
 {
-    /* The low seven bits name the low-level module; X.509 and PK have codes of their own. */
-    return mbed_code == MBEDTLS_ERR_X509_ALLOC_FAILED || mbed_code == MBEDTLS_ERR_PK_ALLOC_FAILED ||
-           mbed_code == MBEDTLS_ERR_ECP_ALLOC_FAILED ||
-           -(-mbed_code & 0x7f) == MBEDTLS_ERR_ASN1_ALLOC_FAILED ||
-           -(-mbed_code & 0x7f) == MBEDTLS_ERR_MPI_ALLOC_FAILED;
+    /* A code is the sum of a module's own and, in the low seven bits, that of what it called. */
+    static const int own[] = {MBEDTLS_ERR_X509_ALLOC_FAILED, MBEDTLS_ERR_PK_ALLOC_FAILED,
+                              MBEDTLS_ERR_ECP_ALLOC_FAILED,  MBEDTLS_ERR_PEM_ALLOC_FAILED,
+                              MBEDTLS_ERR_MD_ALLOC_FAILED,   MBEDTLS_ERR_CIPHER_ALLOC_FAILED};
+    int high = -(-mbed_code & 0xff80), low = -(-mbed_code & 0x7f);
+    for (size_t i = 0; i < sizeof own / sizeof own[0]; i++)
+        if (high == own[i])
+            return true;
+    return low == MBEDTLS_ERR_ASN1_ALLOC_FAILED || low == MBEDTLS_ERR_MPI_ALLOC_FAILED;
 }
 
 int pki_fail(struct failure *f, int code, int mbed_code, const char *what)

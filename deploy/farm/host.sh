@@ -57,7 +57,7 @@ start /usr/bin/python3 "$here/load.py" "$address" "$dir/load"
 join=(--join "$(cat "$token_file")")
 while :; do
     "$bin/trawl-agent" run --collector "$collector" "${join[@]}" --name "$name" --state-dir "$dir/agent/state" \
-        --processes redis-server,nginx,python3 >>"$dir/log/agent.log" 2>&1 </dev/null &
+        --follow redis-server,nginx,python3 >>"$dir/log/agent.log" 2>&1 </dev/null &
     agent=$!
     children="$children $agent"
     wait "$agent"

@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * What reading counters costs on this machine: values in a sample, ns for each, share of one core at one
- * sample a second, memory; beside it, in the same run, the bare cost of opening, reading and closing
- * the same number of files. With --list: prints one sample instead. Run by hand and by the release notes.
+ * What reading counters costs on this machine: values in a sample, ns for each, share of one core
+ * at one sample a second, memory; beside it, in the same run, the bare cost of opening, reading and
+ * closing the same number of files. With --list: prints one sample instead. Run by hand and by the
+ * release notes.
  */
 #include <fcntl.h>
 #include <inttypes.h>

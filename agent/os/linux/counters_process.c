@@ -303,6 +303,8 @@ static bool read_one(struct os_counters *c, struct processes *p, struct followed
             counter_gap(c, &type, process->instance, i, error ? reason : unexpected);
         return true;
     }
+    if (stat.start_ticks != process->start_ticks) /* a recorded tree: a file is only a file */
+        return false;
     if (strcmp(stat.name, process->comm) != 0)
         rename_followed(c, p, process, stat.name);
     give_stat(c, p, process, &stat);

@@ -213,6 +213,10 @@ static bool join_frame(const struct unwind_frame *frame, char *out, size_t size_
     if (used + length >= size_bytes)
         return false;
     memcpy(out + used, text, length + 1);
+    for (size_t i = used + strlen(separator); i < used + length; i++) {
+        if (out[i] == ';')
+            out[i] = ':';
+    }
     return true;
 }
 

@@ -275,4 +275,48 @@ static inline const char *kit_file(const struct kit *kit, const char *name)
     return path;
 }
 
+/* A piece of the artifact "id"; `text` stands in its middle. */
+static int kit_piece_err;
+static inline void kit_got_piece(void *context, int err, struct span value)
+{
+    (void)context;
+    (void)value;
+    kit_piece_err = err;
+}
+
+static inline int kit_read_piece(struct kit *kit, uint32_t no)
+{
+    blob_read(kit->store, "id", no, kit_got_piece, NULL);
+    return kit_piece_err;
+}
+
+static inline int kit_write_piece(struct kit *kit, uint32_t no, const char *text)
+{
+    static uint8_t bytes[STORE_PIECE_SIZE];
+    struct result result = {0, 0, "", 0};
+    memset(bytes, 'x', sizeof bytes);
+    memcpy(bytes + 30000, text, strlen(text));
+    int e = blob_write(kit->store, "id", no, span_of(bytes, sizeof bytes), kit_done, &result);
+    if (e < 0)
+        return e;
+    kit_await(kit, &result.calls, 1);
+    return result.code;
+}
+
+/* Many rows, so that the tree has branches; returns the size of the file. */
+static inline long long kit_grow(struct kit *kit, int rows)
+{
+    static struct store_op ops[1000];
+    static char keys[1000][16];
+    static uint8_t value[400];
+    for (int i = 0; i < rows; i++) {
+        text_format(keys[i], sizeof keys[i], "%05d", i);
+        ops[i] = (struct store_op){STORE_PUT, span_str(keys[i]), span_of(value, sizeof value)};
+    }
+    CHECK_EQ_INT(kit_commit(kit, "grown", ops, (size_t)rows, NULL), 0);
+    struct stat st = {.st_size = 0};
+    REQUIRE(stat(kit_file(kit, "records/data.mdb"), &st) == 0);
+    return st.st_size;
+}
+
 #endif

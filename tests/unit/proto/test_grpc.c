@@ -365,6 +365,30 @@ TEST(deadline_ends_a_call_whose_reader_stalls)
     pair_close(p);
 }
 
+/* Trailers behind half a message would make it look whole: that call is reset instead. */
+TEST(a_message_sent_in_part_is_cut_off_by_a_reset)
+{
+    struct pair *p = pair_open(NULL, NULL);
+    struct seen s;
+    uint8_t *data = pair_bytes(THREE_MB);
+    REQUIRE(pair_start(p, &s, "/t/Hold", 0) == 0);
+    grpc_pause(s.call);
+    pair_run(p);
+    REQUIRE(grpc_send(p->served[0].call, span_of(data, THREE_MB)) == 0);
+    pair_run(p);
+    grpc_finish(p->served[0].call, GRPC_OK, "");
+    pair_run(p);
+    CHECK_EQ_INT(p->served[0].dones, 0);
+    grpc_call_abort(p->served[0].call, GRPC_DEADLINE_EXCEEDED, ERR_TIMEOUT, "too late");
+    pair_run(p);
+    CHECK_EQ_INT(p->served[0].status, GRPC_DEADLINE_EXCEEDED);
+    CHECK_EQ_INT(s.status, GRPC_CANCELLED);
+    CHECK_EQ_STR(s.text, "call reset by the peer: CANCEL");
+    CHECK_EQ_INT(s.messages, 0);
+    free(data);
+    pair_close(p);
+}
+
 TEST(cancel_by_the_client_reaches_the_server)
 {
     struct pair *p = pair_open(NULL, NULL);

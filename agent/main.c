@@ -1,0 +1,169 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * trawl-agent: the table of sub-commands, help, exit codes. Everything else is in the modules it
+ * calls.
+ */
+#include <signal.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "agent/agent.h"
+#include "common/log.h"
+#include "common/text.h"
+
+#define EXIT_USAGE 2
+
+struct command {
+    const char *name;
+    int (*run)(const struct settings *settings, struct failure *f);
+    const char *help;
+    const char *example;
+};
+
+static int print_version(const struct settings *settings, struct failure *f)
+{
+    (void)settings;
+    (void)f;
+    printf("trawl-agent %s\n", TRAWL_VERSION);
+    return 0;
+}
+
+static int print_sample(const struct settings *settings, struct failure *f)
+{
+    struct buf out;
+    (void)settings;
+    (void)f;
+    buf_init(&out, 65536);
+    int e = settings_sample(&out);
+    if (!e)
+        e = buf_append_str(&out,
+                           "\n# and, as " POLICY_PATH ", what the owner of the host allows:\n");
+    if (!e)
+        e = policy_sample(&out);
+    fputs(buf_str(&out), stdout);
+    buf_done(&out);
+    return e;
+}
+
+static int print_help(const struct settings *settings, struct failure *f);
+
+static const struct command commands[] = {
+    {"run", agent_run, "stream counters and events, carry out captures; joins first if needed",
+     "trawl-agent run --collector collector.example --join TOKEN"},
+    {"join", agent_join, "only join the fleet, for a later run",
+     "trawl-agent join --collector collector.example --join TOKEN --name web-1"},
+    {"self-test", agent_self_test, "what the agent costs here and what this host can give",
+     "trawl-agent self-test -o json"},
+    {"sample-config", print_sample, "print a commented settings file and policy file",
+     "trawl-agent sample-config > /etc/trawl/agent.conf"},
+    {"version", print_version, "print the version", "trawl-agent version"},
+    {"help", print_help, "print this", "trawl-agent help"},
+};
+#define COMMANDS (sizeof commands / sizeof commands[0])
+
+static int print_help(const struct settings *settings, struct failure *f)
+{
+    struct buf out;
+    (void)settings;
+    (void)f;
+    buf_init(&out, 65536);
+    (void)buf_append_str(&out, "usage: trawl-agent COMMAND [SETTING...]\n\ncommands\n");
+    for (size_t i = 0; i < COMMANDS; i++)
+        (void)buf_printf(&out, "  %-14s %s\n", commands[i].name, commands[i].help);
+    (void)buf_append_str(&out, "\nsettings\n");
+    (void)settings_help(&out);
+    (void)buf_append_str(&out, "\nexamples\n");
+    for (size_t i = 0; i + 1 < COMMANDS; i++)
+        (void)buf_printf(&out, "  %s\n", commands[i].example);
+    fputs(buf_str(&out), stdout);
+    buf_done(&out);
+    return 0;
+}
+
+static const struct command *find_command(const char *name)
+{
+    for (size_t i = 0; i < COMMANDS; i++)
+        if (strcmp(commands[i].name, name) == 0)
+            return &commands[i];
+    return NULL;
+}
+
+static int unknown_command(const char *name)
+{
+    const char *names[COMMANDS + 1] = {0};
+    for (size_t i = 0; i < COMMANDS; i++)
+        names[i] = commands[i].name;
+    const char *nearest = text_nearest(name, names);
+    fprintf(stderr,
+            "trawl-agent: unknown command '%s'%s%s%s; there are: run, join, self-test, "
+            "sample-config, version, help\n",
+            name, nearest ? ", did you mean '" : "", nearest ? nearest : "", nearest ? "'" : "");
+    return EXIT_USAGE;
+}
+
+/* Flags that stand for commands; they may stand alone anywhere. */
+static const char *command_flag(int argc, char **argv)
+{
+    static const char *const flags[][2] = {
+        {"--self-test", "self-test"}, {"--version", "version"}, {"--help", "help"}, {"-h", "help"}};
+    for (int i = 1; i < argc; i++)
+        for (size_t j = 0; j < sizeof flags / sizeof flags[0]; j++)
+            if (strcmp(argv[i], flags[j][0]) == 0) {
+                for (int k = i; k + 1 <= argc; k++)
+                    argv[k] = argv[k + 1];
+                return flags[j][1];
+            }
+    return NULL;
+}
+
+/* The token is a secret and the command line is public: no longer than needed. */
+static void hide_token(int argc, char **argv)
+{
+    for (int i = 1; i < argc; i++) {
+        char *value = NULL;
+        if (strcmp(argv[i], "--join") == 0 && i + 1 < argc)
+            value = argv[i + 1];
+        else if (strncmp(argv[i], "--join=", 7) == 0)
+            value = argv[i] + 7;
+        if (value && value[0] != '@')
+            memset(value, 'x', strlen(value));
+    }
+}
+
+static int report(const struct failure *f, int e)
+{
+    if (e)
+        log_error("%s", f->text[0] ? f->text : err_text(e));
+    return err_exit_code(e);
+}
+
+int main(int argc, char **argv)
+{
+    static struct settings settings;
+    struct failure f = {0};
+    char *words[128];
+    if (argc >= (int)(sizeof words / sizeof words[0])) {
+        fprintf(stderr, "trawl-agent: too many arguments\n");
+        return EXIT_USAGE;
+    }
+    for (int i = 0; i <= argc; i++)
+        words[i] = argv[i];
+    const char *name = command_flag(argc, words);
+    int count = name ? argc - 1 : argc;
+    setvbuf(stdout, NULL, _IOLBF, 0);
+    signal(SIGPIPE, SIG_IGN);
+    int e = settings_read(&settings, &count, words, &f);
+    if (e) {
+        fprintf(stderr, "trawl-agent: %s\ntry 'trawl-agent --help'\n", f.text);
+        return err_exit_code(e);
+    }
+    hide_token(argc, argv);
+    if (!name && count > 1)
+        name = words[1];
+    if (!name) {
+        (void)print_help(NULL, NULL);
+        return EXIT_USAGE;
+    }
+    const struct command *command = find_command(name);
+    return command ? report(&f, command->run(&settings, &f)) : unknown_command(name);
+}

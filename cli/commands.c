@@ -1,0 +1,190 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The command table, and the options of each command. Invariant: what is in no row does not exist:
+ * parser, help and completion are made from here. A row's offset is into the struct of its own
+ * command in cmd.h. Read by command.c and cmd_completion.c.
+ */
+#include "cli/cmd.h"
+#include "cli/command.h"
+
+#define SECOND_US INT64_C(1000000)
+#define DAY_US (86400 * SECOND_US)
+#define ROWS(rows, type) rows, CLI_COUNT(rows), NULL, 0, sizeof(struct type), NULL
+#define ROWS_SHORTS(rows, shorts, type) \
+    rows, CLI_COUNT(rows), shorts, CLI_COUNT(shorts), sizeof(struct type), NULL
+#define NO_ROWS NULL, 0, NULL, 0, 0, NULL
+
+#define ENROLL(member) CLI_OPTIONS(cmd_enroll_options, member)
+static const struct conf_row ENROLL_ROWS[] = {
+    {"label", CONF_LIST, ENROLL(label), 0, 0, NULL, "KEY=VALUE",
+     "label the host gets when it joins (repeat for more)", true},
+    {"host", CONF_STRING, ENROLL(host), 0, 0, NULL, "NAME",
+     "only a host of this name may use the token", true},
+};
+
+#define TOP(member) CLI_OPTIONS(cmd_top_options, member)
+static const struct conf_row TOP_ROWS[] = {
+    {"by", CONF_STRING, TOP(by), 0, 0, "cpu", "ORDER", "cpu, rss, read, write or threads", true},
+    {"rounds", CONF_U64, TOP(rounds), 0, 1000000, NULL, "N",
+     "end after N rounds (default: follow on a terminal, else 1)", true},
+    {"limit", CONF_U64, TOP(limit), 1, 10000, "20", "N", "processes shown", true},
+};
+static const struct conf_short TOP_SHORTS[] = {{'n', "rounds"}};
+
+#define COUNTERS(member) CLI_OPTIONS(cmd_counters_options, member)
+static const struct conf_row COUNTERS_ROWS[] = {
+    {"last", CONF_DURATION_US, COUNTERS(last_us), SECOND_US, 30 * DAY_US, "5m", "TIME",
+     "look back this long", true},
+    {"from", CONF_STRING, COUNTERS(from), 0, 0, NULL, "TIME", "begin: 14:02, -10m, RFC 3339", true},
+    {"to", CONF_STRING, COUNTERS(to), 0, 0, NULL, "TIME", "end (default: now)", true},
+    {"step", CONF_DURATION_US, COUNTERS(step_us), SECOND_US, DAY_US, NULL, "TIME",
+     "rows of time: the mean over each step", true},
+    {"by", CONF_STRING, COUNTERS(by), 0, 0, "series", "GROUPING",
+     "series, or host: the sum over a host's instances", true},
+    {"instance", CONF_STRING, COUNTERS(instance), 0, 0, NULL, "GLOB",
+     "only these instances (cpu0, eth0, a process)", true},
+    {"plot", CONF_BOOL, COUNTERS(plot), 0, 0, NULL, NULL, "a small plot per series", true},
+};
+
+#define WINDOW(member) CLI_OPTIONS(cmd_window_options, member)
+static const struct conf_row EVENTS_ROWS[] = {
+    {"last", CONF_DURATION_US, WINDOW(last_us), SECOND_US, 365 * DAY_US, "10m", "TIME",
+     "look back this long", true},
+    {"from", CONF_STRING, WINDOW(from), 0, 0, NULL, "TIME", "begin: 14:02, -10m, RFC 3339", true},
+    {"to", CONF_STRING, WINDOW(to), 0, 0, NULL, "TIME", "end (default: now)", true},
+};
+static const struct conf_row INCIDENTS_ROWS[] = {
+    {"last", CONF_DURATION_US, WINDOW(last_us), SECOND_US, 3650 * DAY_US, "1d", "TIME",
+     "look back this long", true},
+    {"from", CONF_STRING, WINDOW(from), 0, 0, NULL, "TIME", "begin: 14:02, -10m, RFC 3339", true},
+    {"to", CONF_STRING, WINDOW(to), 0, 0, NULL, "TIME", "end (default: now)", true},
+};
+
+#define CAPTURE(member) CLI_OPTIONS(cmd_capture_options, member)
+static const struct conf_row CAPTURE_ROWS[] = {
+    {"process", CONF_STRING, CAPTURE(process), 0, 0, NULL, "NAME", "processes of this name", true},
+    {"pid", CONF_U64, CAPTURE(pid), 1, 1u << 31, NULL, "N", "the process with this number", true},
+    {"unit", CONF_STRING, CAPTURE(unit), 0, 0, NULL, "UNIT", "processes of this service", true},
+    {"port", CONF_U64, CAPTURE(port), 1, 65535, NULL, "N", "who listens on this TCP port", true},
+    {"what", CONF_LIST, CAPTURE(what), 0, 0, "triage,stacks,counters,events,logs", "KIND,...",
+     "kinds of evidence", true},
+    {"last", CONF_DURATION_US, CAPTURE(last_us), 0, DAY_US, "60s", "TIME", "look back this long",
+     true},
+    {"for", CONF_DURATION_US, CAPTURE(for_us), 0, 600 * SECOND_US, NULL, "TIME",
+     "and observe this long", true},
+    {"at", CONF_STRING, CAPTURE(at), 0, 0, NULL, "TIME",
+     "same instant on all hosts: +2s, 14:02, RFC 3339 (default: at once)", true},
+    {"pause-max", CONF_DURATION_US, CAPTURE(pause_max_us), 1, 250000, "50ms", "TIME",
+     "refuse where a process would stand still longer", true},
+    {"canary", CONF_U64, CAPTURE(canary), 0, 1000, NULL, "N",
+     "N hosts first; the rest only if they do well", true},
+    {"max-parallel", CONF_U64, CAPTURE(max_parallel), 1, 10000, "20", "N", "hosts at once", true},
+    {"expire", CONF_DURATION_US, CAPTURE(expire_us), SECOND_US, 7 * DAY_US, "1h", "TIME",
+     "how long the order is kept for hosts that are offline", true},
+    {"into", CONF_STRING, CAPTURE(into), 0, 0, NULL, "INCIDENT", "add to this incident", true},
+    {"note", CONF_STRING, CAPTURE(note), 0, 0, NULL, "TEXT", "why, for those who read it later",
+     true},
+    {"dry-run", CONF_BOOL, CAPTURE(dry_run), 0, 0, NULL, NULL, "only show which hosts match", true},
+    {"wait", CONF_BOOL, CAPTURE(wait), 0, 0, NULL, NULL, "wait for hosts that are offline as well",
+     true},
+    {"no-wait", CONF_BOOL, CAPTURE(no_wait), 0, 0, NULL, NULL, "return at once", true},
+};
+static const struct conf_short CAPTURE_SHORTS[] = {{'m', "note"}};
+
+#define FETCH(member) CLI_OPTIONS(cmd_fetch_options, member)
+static const struct conf_row FETCH_ROWS[] = {
+    {"output", CONF_STRING, FETCH(output), 0, 0, ".", "DIR", "directory to write INC-.../ into",
+     true},
+    {"host", CONF_LIST, FETCH(host), 0, 0, NULL, "HOST", "only these hosts (names or globs)", true},
+    {"kind", CONF_LIST, FETCH(kind), 0, 0, NULL, "KIND", "only these kinds", true},
+    {"json", CONF_BOOL, FETCH(json), 0, 0, NULL, NULL, "an object per artifact, for programs",
+     true},
+};
+static const struct conf_short FETCH_SHORTS[] = {{'o', "output"}};
+
+static const char *const CONTEXT_WORDS[] = {"list", "show", "add", "use", NULL};
+static const char *const SHELLS[] = {"bash", "zsh", "fish", NULL};
+
+const struct command COMMANDS[] = {
+    {"hosts", cmd_hosts, "[HOST...]", 0, CLI_WORDS_ANY,
+     "list hosts: state, last seen, clock skew, version, labels",
+     "  trawl hosts -l role=web\n"
+     "  trawl hosts 'web-*' -o wide\n"
+     "  trawl hosts -o json | jq -r 'select(.state == \"offline\").name'\n",
+     COMMAND_LIST, NO_ROWS},
+    {"caps", cmd_caps, "[HOST...]", 0, CLI_WORDS_ANY,
+     "show what each host can give, what it cannot and why",
+     "  trawl caps web-07\n"
+     "  trawl caps -l role=web -o json\n",
+     COMMAND_LIST, NO_ROWS},
+    {"top", cmd_top, "[HOST...]", 0, CLI_WORDS_ANY, "live view of hosts and their processes",
+     "  trawl top -l role=web --by rss\n"
+     "  trawl top -n 1 --limit 50\n",
+     COMMAND_LIST, ROWS_SHORTS(TOP_ROWS, TOP_SHORTS, cmd_top_options)},
+    {"counters", cmd_counters, "[NAME...]", 0, CLI_WORDS_ANY,
+     "show sampled counters; without a name list them",
+     "  trawl counters\n"
+     "  trawl counters cpu.busy memory.used -l role=web --last 1h\n"
+     "  trawl counters 'disk.*' --last 10m --step 10s\n"
+     "  trawl counters process.rss --instance redis-server --plot\n"
+     "  trawl counters cpu.user --by host -o csv > cpu.csv\n",
+     COMMAND_LIST | TAKES_CSV, ROWS(COUNTERS_ROWS, cmd_counters_options)},
+    {"events", cmd_events, "[HOST...]", 0, CLI_WORDS_ANY,
+     "list events: process starts and exits, kernel messages, gaps",
+     "  trawl events -l role=web --last 1h\n"
+     "  trawl events web-07 --from 14:02 --to 14:10 -o json\n",
+     COMMAND_LIST, ROWS(EVENTS_ROWS, cmd_window_options)},
+    {"capture", cmd_capture, "[HOST...]", 0, CLI_WORDS_ANY,
+     "gather evidence on many hosts at once, under one incident",
+     "  trawl capture -l role=web --process redis-server --last 60s\n"
+     "  trawl capture 'web-*' --what stacks --at +2s --canary 1 -m 'checkout hangs'\n"
+     "  trawl capture '*' --dry-run\n",
+     COMMAND_LIST, ROWS_SHORTS(CAPTURE_ROWS, CAPTURE_SHORTS, cmd_capture_options)},
+    {"incidents", cmd_incidents, "", 0, 0, "list incidents",
+     "  trawl incidents --last 7d\n"
+     "  trawl incidents -o json | jq -r .id\n",
+     TAKES_OUTPUT | TAKES_COLLECTOR, ROWS(INCIDENTS_ROWS, cmd_window_options)},
+    {"show", cmd_show, "INCIDENT", 1, 1,
+     "show an incident: states, commonest stacks, timeline, what is missing",
+     "  trawl show K7F2Q\n"
+     "  trawl show INC-261123-K7F2Q -o json | jq 'select(.type == \"target\")'\n",
+     TAKES_OUTPUT | TAKES_COLLECTOR, NO_ROWS},
+    {"watch", cmd_watch, "[INCIDENT]", 0, 1,
+     "follow an incident until it has ended (default: newest)",
+     "  trawl watch\n"
+     "  trawl watch K7F2Q\n",
+     TAKES_OUTPUT | TAKES_COLLECTOR, NO_ROWS},
+    {"fetch", cmd_fetch, "INCIDENT", 1, 1,
+     "fetch what was captured, verified; run again to go on where it stopped",
+     "  trawl fetch K7F2Q\n"
+     "  trawl fetch K7F2Q -o /tmp --host 'web-*' --kind stacks\n",
+     TAKES_COLLECTOR, ROWS_SHORTS(FETCH_ROWS, FETCH_SHORTS, cmd_fetch_options)},
+    {"cancel", cmd_cancel, "INCIDENT", 1, 1, "stop a capture; what was gathered stays",
+     "  trawl cancel K7F2Q\n", TAKES_OUTPUT | TAKES_COLLECTOR, NO_ROWS},
+    {"label", cmd_label, "HOST KEY=VALUE... [KEY-...]", 2, CLI_WORDS_ANY,
+     "put labels on a host, or take them off (KEY-)",
+     "  trawl label web-07 role=web dc=east\n"
+     "  trawl label web-07 canary-\n",
+     TAKES_OUTPUT | TAKES_COLLECTOR, NO_ROWS},
+    {"enroll", cmd_enroll, "", 0, 0, "make a token with which one new host may join",
+     "  trawl enroll --label role=web\n"
+     "  trawl enroll --host web-07 -o json | jq -r .token\n",
+     TAKES_OUTPUT | TAKES_COLLECTOR, ROWS(ENROLL_ROWS, cmd_enroll_options)},
+    {"revoke", cmd_revoke, "HOST", 1, 1, "refuse a host's certificate from now on",
+     "  trawl revoke web-07\n", TAKES_OUTPUT | TAKES_COLLECTOR, NO_ROWS},
+    {"context", cmd_context, "[list | show [NAME] | add NAME DIR | use NAME]", 0, 3,
+     "which collector, and who we are there",
+     "  trawl context add prod ./trawl-data/admin\n"
+     "  trawl context use prod\n"
+     "  trawl --context staging hosts\n",
+     TAKES_OUTPUT, NULL, 0, NULL, 0, 0, CONTEXT_WORDS},
+    {"completion", cmd_completion, "bash | zsh | fish", 1, 1, "print a completion script",
+     "  trawl completion bash > ~/.local/share/bash-completion/completions/trawl\n"
+     "  trawl completion zsh > ~/.zfunc/_trawl\n"
+     "  trawl completion fish > ~/.config/fish/completions/trawl.fish\n",
+     0, NULL, 0, NULL, 0, 0, SHELLS},
+    {"help", cmd_help, "[COMMAND]", 0, 1, "this list, or the options of a command",
+     "  trawl help capture\n", 0, NO_ROWS},
+    {"version", cmd_version, "", 0, 0, "print the version", "  trawl version\n", 0, NO_ROWS},
+    {.name = NULL},
+};

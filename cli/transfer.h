@@ -1,0 +1,44 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * One artifact on its way into a file. Invariant: a file has its real name only after its size and
+ * SHA-256 were those of the manifest; until then it is FILE.part, of which whole pieces may be gone
+ * on with. Knows nothing of the network: pieces are handed in. Used by cmd_fetch.c.
+ */
+#ifndef TRAWL_CLI_TRANSFER_H
+#define TRAWL_CLI_TRANSFER_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "cli/context.h"
+#include "proto/codec.h"
+
+#define TRANSFER_PATH_SIZE (CONTEXT_PATH_SIZE + 256)
+
+struct transfer {
+    const trawl_v1_Artifact *artifact; /* borrowed */
+    char path[TRANSFER_PATH_SIZE], part_path[TRANSFER_PATH_SIZE + 8];
+    int file; /* of libuv; -1: closed */
+    struct pki_sha256 *hash;
+    uint64_t received_bytes;
+    uint32_t next_piece; /* to ask for */
+    bool resumed;        /* began with pieces of an earlier time */
+    bool ended;          /* the last piece has come */
+};
+
+/*
+ * Looks at what is there. *present: the file is there and right, nothing is open. Else the part is
+ * open, and next_piece says where to go on. ERR_FULL, ERR_DENIED, ERR_IO name the path.
+ */
+int transfer_open(struct transfer *t, const char *path, const trawl_v1_Artifact *artifact,
+                  bool *present, struct failure *f);
+/* ERR_PROTOCOL (not the piece that was asked for, wrong size), ERR_FULL, ERR_IO. */
+int transfer_piece(struct transfer *t, const trawl_v1_Piece *piece, struct failure *f);
+/* Checks and gives the file its name. ERR_CORRUPT: it differed; the part is gone. */
+int transfer_finish(struct transfer *t, struct failure *f);
+/* Keeps the part for another time. A zeroed struct with file -1 is fine. */
+void transfer_close(struct transfer *t);
+/* Forgets the part. */
+void transfer_discard(struct transfer *t);
+
+#endif

@@ -1,0 +1,163 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Facts, capabilities and kernel messages, from a recorded tree and of this machine.
+ */
+#include <poll.h>
+
+#include "agent/os/host.h"
+#include "agent/os/linux/procfs.h"
+#include "common/port.h"
+#include "common/text.h"
+#include "tests/unit/os/tree.h"
+
+struct pairs {
+    char keys[32][32], values[32][160];
+    bool available[32];
+    size_t count;
+};
+
+static void note_fact(void *context, const char *key, const char *value)
+{
+    struct pairs *p = context;
+    REQUIRE(p->count < 24); /* room in the announcement */
+    CHECK(text_copy(p->keys[p->count], sizeof p->keys[0], key) == 0);
+    CHECK(text_copy(p->values[p->count], 128, value) == 0);
+    p->count++;
+}
+
+static void note_cap(void *context, const char *name, bool available, const char *reason)
+{
+    struct pairs *p = context;
+    REQUIRE(p->count < 24);
+    CHECK(text_copy(p->keys[p->count], 24, name) == 0);
+    CHECK(text_copy(p->values[p->count], 160, reason) == 0);
+    p->available[p->count++] = available;
+}
+
+static const char *value_of(const struct pairs *p, const char *key)
+{
+    for (size_t i = 0; i < p->count; i++)
+        if (strcmp(p->keys[i], key) == 0)
+            return p->values[i];
+    return NULL;
+}
+
+TEST(facts_of_a_recorded_host)
+{
+    struct pairs p = {.count = 0};
+    os_host_facts(TESTS_DIR "/fixtures/proc/web1", note_fact, &p);
+    CHECK_EQ_STR(value_of(&p, "os"), "Debian GNU/Linux 12 (bookworm)");
+    CHECK_EQ_STR(value_of(&p, "kernel"), "6.1.0-18-amd64");
+    CHECK_EQ_STR(value_of(&p, "cpus"), "2");
+    CHECK_EQ_STR(value_of(&p, "memory_bytes"), "25276510208");
+    CHECK_EQ_STR(value_of(&p, "boot_time"), "2026-11-23T13:53:53.000Z");
+    CHECK_EQ_STR(value_of(&p, "boot_id"), "0a1b2c3d-0000-4000-8000-0123456789ab");
+    CHECK_EQ_STR(value_of(&p, "hostname"), "web-01");
+    CHECK_EQ_STR(value_of(&p, "virtualization"), "QEMU");
+    CHECK_EQ_STR(value_of(&p, "cgroup"), "v2");
+    CHECK_EQ_STR(value_of(&p, "container"), NULL);
+}
+
+TEST(what_cannot_be_read_is_no_fact)
+{
+    struct pairs p = {.count = 0};
+    os_host_facts(tree_make(), note_fact, &p);
+    CHECK(value_of(&p, "arch") != NULL);
+    CHECK(value_of(&p, "cpus") == NULL);
+    CHECK(value_of(&p, "memory_bytes") == NULL);
+    CHECK(value_of(&p, "os") == NULL);
+}
+
+TEST(facts_of_this_machine)
+{
+    static const char *const needed[] = {"os",      "kernel",       "arch",
+                                         "cpus",    "memory_bytes", "boot_time",
+                                         "boot_id", "hostname",     "agent_user"};
+    struct pairs p = {.count = 0};
+    os_host_facts("", note_fact, &p);
+    for (size_t i = 0; i < sizeof needed / sizeof needed[0]; i++)
+        CHECK(value_of(&p, needed[i]) != NULL);
+}
+
+TEST(capabilities_are_those_of_this_version)
+{
+    static const char *const expected[] = {"triage",
+                                           "stacks",
+                                           "counters",
+                                           "events",
+                                           "logs",
+                                           "counters.process_io",
+                                           "counters.pressure",
+                                           "kernel_log"};
+    struct pairs p = {.count = 0};
+    os_host_caps(true, note_cap, &p);
+    REQUIRE(p.count == sizeof expected / sizeof expected[0]);
+    for (size_t i = 0; i < p.count; i++) {
+        CHECK_EQ_STR(p.keys[i], expected[i]);
+        CHECK(p.available[i] || p.values[i][0] != '\0'); /* a reason for each that is not */
+    }
+}
+
+TEST(without_privileges_the_reason_is_said)
+{
+    struct pairs p = {.count = 0};
+    if (geteuid() == 0)
+        REQUIRE(setresuid(65534, 65534, 65534) == 0);
+    os_host_caps(false, note_cap, &p);
+    CHECK(strstr(value_of(&p, "stacks"), "CAP_SYS_PTRACE") != NULL);
+    CHECK(strstr(value_of(&p, "triage"), "CAP_SYS_PTRACE") != NULL);
+}
+
+TEST(records_of_the_kernel_log)
+{
+    struct proc_kernel_message m;
+    REQUIRE(proc_parse_kernel_message(
+                span_str("30,1234,5678901,-;redis-server[7]: segfault; at 0\n SUBSYSTEM=x\n"),
+                &m) == 0);
+    CHECK_EQ_INT(m.priority, 6); /* the facility is left out */
+    CHECK_EQ_INT(m.time_us, 5678901);
+    CHECK(span_equal(m.text, span_str("redis-server[7]: segfault; at 0")));
+    REQUIRE(proc_parse_kernel_message(span_str("4,1,2,c,more=1;"), &m) == 0);
+    CHECK_EQ_INT(m.text.size_bytes, 0);
+    static const char *const wrong[] = {"", ";", "4;x", "4,1;x", "x,1,2,-;text", "4,1,-2,-;text"};
+    for (size_t i = 0; i < sizeof wrong / sizeof wrong[0]; i++)
+        CHECK_EQ_INT(proc_parse_kernel_message(span_str(wrong[i]), &m), ERR_CORRUPT);
+}
+
+static char marker[64];
+static bool seen;
+
+static void note_message(void *context, int priority, uint64_t mono_us, const char *text)
+{
+    (void)context;
+    CHECK(priority <= 4);
+    if (strstr(text, marker)) {
+        seen = true;
+        CHECK(mono_us <= port_mono_us() + 1000000);
+        CHECK(mono_us + 10000000 >= port_mono_us());
+    }
+}
+
+TEST(messages_from_now_on)
+{
+    struct os_kernel_log *log;
+    struct failure f;
+    if (os_kernel_log_open(&log, &f) < 0)
+        SKIP(f.text);
+    int fd = open("/dev/kmsg", O_WRONLY);
+    if (fd < 0)
+        SKIP("kernel messages cannot be written here");
+    snprintf(marker, sizeof marker, "trawl test of messages %d", getpid());
+    dprintf(fd, "<6>%s: of no interest\n", marker);
+    os_kernel_log_read(log, note_message, NULL);
+    CHECK(!seen);
+    dprintf(fd, "<4>%s\n", marker);
+    os_kernel_log_read(log, note_message, NULL);
+    CHECK(seen);
+    seen = false;
+    os_kernel_log_read(log, note_message, NULL); /* once */
+    CHECK(!seen);
+    close(fd);
+    os_kernel_log_close(log);
+    os_kernel_log_close(NULL);
+}
