@@ -53,28 +53,13 @@ static void add_fact(void *context, const char *key, const char *value)
     text_copy(fact->value, sizeof fact->value, value);
 }
 
-static void add_cap(void *context, const char *name, bool available, const char *reason)
+static void copy_caps(struct agent *a)
 {
-    struct uplink_profile *p = context;
-    if (p->cap_count == sizeof p->caps / sizeof p->caps[0])
-        return;
-    trawl_v1_Cap *cap = &p->caps[p->cap_count++];
-    text_copy(cap->name, sizeof cap->name, name);
-    text_copy(cap->reason, sizeof cap->reason, reason ? reason : "");
-    cap->available = available;
-}
-
-/* What the owner forbids is a capability that is not there. */
-static void apply_policy(struct agent *a)
-{
-    for (size_t i = 0; i < a->profile.cap_count; i++) {
-        trawl_v1_Cap *cap = &a->profile.caps[i];
-        struct failure f = {0};
-        bool is_kind = strchr(cap->name, '.') == NULL;
-        if (is_kind && cap->available && policy_allows_kind(&a->start.policy, cap->name, &f)) {
-            cap->available = false;
-            text_copy(cap->reason, sizeof cap->reason, f.text);
-        }
+    for (size_t i = 0; i < a->start.cap_count && i < AGENT_CAPS_MAX; i++) {
+        trawl_v1_Cap *cap = &a->profile.caps[a->profile.cap_count++];
+        text_copy(cap->name, sizeof cap->name, a->start.caps[i].name);
+        text_copy(cap->reason, sizeof cap->reason, a->start.caps[i].reason);
+        cap->available = a->start.caps[i].available;
     }
 }
 
@@ -82,8 +67,7 @@ static void describe_host(struct agent *a)
 {
     os_host_facts("", add_fact, &a->profile);
     add_fact(&a->profile, "agent_user", a->start.was_privileged ? a->settings->user : "as started");
-    os_host_caps(a->start.was_privileged, add_cap, &a->profile);
-    apply_policy(a);
+    copy_caps(a);
 }
 
 /* ---- hooks between the parts ---- */
@@ -220,6 +204,7 @@ static int open_capture(struct agent *a, struct failure *f)
         .broker = a->broker,
         .events = a->events,
         .policy = &a->start.policy,
+        .followed = a->follow.list,
         .space_bytes = a->settings->evidence_bytes,
         .changed = on_new_data,
         .context = a,

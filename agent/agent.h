@@ -16,11 +16,20 @@
  * policy, the broker, the kernel log, the state directory; then privileges are gone. Shared by run,
  * join, self-test.
  */
+#define AGENT_CAPS_MAX 24
+struct agent_cap {
+    char name[24];
+    char reason[160];
+    bool available;
+};
+
 struct agent_start {
     struct policy policy;
     struct failure policy_failure; /* code 0: the policy is fine */
     int broker_fd;
     bool was_privileged;
+    struct agent_cap caps[AGENT_CAPS_MAX]; /* as found while privileged */
+    size_t cap_count;
     struct os_kernel_log *kernel_log; /* NULL: none, why not in kernel_failure */
     struct failure kernel_failure;
 };

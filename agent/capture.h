@@ -31,7 +31,8 @@ struct capture_settings {
     struct broker_client *broker;
     struct events *events;
     const struct policy *policy;
-    uint64_t space_bytes;           /* evidence that waits on disk, at most */
+    const char *const *followed; /* names taken when an order names none; NULL-terminated or NULL */
+    uint64_t space_bytes;        /* evidence that waits on disk, at most */
     void (*changed)(void *context); /* a verdict or an artifact waits */
     void *context;
 };

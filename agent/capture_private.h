@@ -14,6 +14,7 @@
 
 #define ARTIFACTS_MAX 200
 #define KINDS_MAX 12
+#define CHOOSE_BUSIEST_MAX 4 /* processes taken when an order and the agent name none */
 #define INCIDENT_SIZE sizeof(((trawl_v1_Order *)0)->incident)
 
 enum order_phase {
@@ -67,6 +68,9 @@ struct run {
     struct os_process processes[BROKER_PROCESSES_MAX];
     uint8_t has_artifact[BROKER_PROCESSES_MAX];
     uint32_t process_count;
+    uint32_t followed; /* how many of the followed names or pids were asked for */
+    uint32_t busiest[CHOOSE_BUSIEST_MAX];
+    size_t busiest_count;
     uint64_t target_mono_us; /* the instant; 0: at once */
     uint64_t began_mono_us;
     int64_t began_wall_us;
@@ -117,9 +121,17 @@ void capture_close_timer(struct capture *c);
 
 /* capture_run.c */
 void run_start(struct capture *c, struct order *o);
+void run_plan(struct capture *c); /* the processes are known */
+void run_finish(struct capture *c);
 void run_next_job(struct capture *c);
 void run_abort(struct capture *c); /* cancelled: kills the worker */
 void run_timer(uv_timer_t *timer);
+
+/* capture_choose.c */
+bool choose_has_selector(const trawl_v1_Order *order);
+/* Finds the processes the order means, or, when it names none, those this agent follows; goes on
+ * with run_plan() or, when a selector matches nothing, run_finish(). */
+void choose_processes(struct capture *c);
 
 /* capture_job.c */
 struct job_kind {

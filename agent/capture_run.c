@@ -58,7 +58,7 @@ static void forget_run(struct capture *c)
     uv_timer_stop(&c->timer);
 }
 
-static void finish(struct capture *c)
+void run_finish(struct capture *c)
 {
     struct order *o = c->run.order;
     o->verdict.processes = count_captured(&c->run);
@@ -83,7 +83,7 @@ void run_abort(struct capture *c)
     switch (c->run.step) {
     case RUN_WAIT_INSTANT:
     case RUN_WAIT_WINDOW:
-        finish(c);
+        run_finish(c);
         break;
     case RUN_JOBS:
         job_cancel(c);
@@ -114,7 +114,7 @@ void run_next_job(struct capture *c)
     r->step = RUN_JOBS;
     for (;;) {
         if (r->order->is_cancelled || r->next_job == r->job_count) {
-            finish(c);
+            run_finish(c);
             return;
         }
         if (wait_for_window(c))
@@ -164,12 +164,6 @@ static bool is_asked(const trawl_v1_Order *order, const char *kind)
     return false;
 }
 
-static bool has_selector(const trawl_v1_Order *order)
-{
-    const trawl_v1_ProcessSelector *s = &order->process;
-    return order->has_process && (s->name[0] || s->unit[0] || s->pid || s->port);
-}
-
 static void note_unknown_kinds(struct order *o)
 {
     for (size_t i = 0; i < o->order.what_count; i++) {
@@ -209,14 +203,16 @@ static void plan_kind(struct capture *c, const struct job_kind *kind)
         add_job(r, kind->name, NULL);
     for (uint32_t i = 0; i < r->process_count && kind->of_process; i++)
         add_job(r, kind->name, &r->processes[i]);
-    if (kind->of_process && !has_selector(&r->order->order)) {
+    if (kind->of_process && !r->process_count && !choose_has_selector(&r->order->order)) {
         r->order->failed++;
-        capture_note_reason(r->order, "'%s' is taken of a process and the order names none",
+        capture_note_reason(r->order,
+                            "'%s' is taken of a process: the order names none and this agent "
+                            "follows none (--process, or --follow on the agent)",
                             kind->name);
     }
 }
 
-static void plan(struct capture *c)
+void run_plan(struct capture *c)
 {
     struct run *r = &c->run;
     const struct job_kind *kind;
@@ -234,80 +230,6 @@ static void plan(struct capture *c)
         if (is_asked(&r->order->order, kind->name))
             plan_kind(c, kind);
     wait_for_instant(c);
-}
-
-/* ---- which processes ---- */
-
-static void name_selector(const trawl_v1_ProcessSelector *s, char *out, size_t size_bytes)
-{
-    if (s->name[0])
-        text_format(out, size_bytes, "name '%s'", s->name);
-    else if (s->pid)
-        text_format(out, size_bytes, "pid %u", (unsigned)s->pid);
-    else if (s->unit[0])
-        text_format(out, size_bytes, "unit '%s'", s->unit);
-    else
-        text_format(out, size_bytes, "port %u", (unsigned)s->port);
-}
-
-static void keep_allowed(struct capture *c, const struct broker_found *found)
-{
-    struct run *r = &c->run;
-    struct order *o = r->order;
-    uint64_t limit = o->order.max_processes ? o->order.max_processes : BROKER_PROCESSES_MAX;
-    if (limit > c->settings.policy->max_processes)
-        limit = c->settings.policy->max_processes;
-    for (uint32_t i = 0; i < found->count; i++) {
-        struct failure f = {0};
-        if (policy_allows_process(c->settings.policy, found->list[i].name, &f)) {
-            o->refused++;
-            capture_note_reason(o, "%s", f.text);
-        } else if (r->process_count < limit && r->process_count < BROKER_PROCESSES_MAX) {
-            r->processes[r->process_count++] = found->list[i];
-        }
-    }
-    if (found->matched > r->process_count && o->refused == 0)
-        capture_note_reason(o, "%u processes match, %u were captured", (unsigned)found->matched,
-                            (unsigned)r->process_count);
-}
-
-static void on_resolved(void *context, const struct broker_reply *reply, const struct failure *f)
-{
-    struct capture *c = context;
-    struct order *o = c->run.order;
-    char selector[160];
-    if (c->is_closing || !o)
-        return;
-    name_selector(&o->order.process, selector, sizeof selector);
-    if (o->is_cancelled) {
-        finish(c);
-    } else if (f->code) {
-        o->failed++;
-        capture_note_reason(o, "%s", f->text);
-        plan(c);
-    } else if (reply->body.found.matched == 0) {
-        o->gone++;
-        capture_note_reason(o, "no process matches %s", selector);
-        finish(c);
-    } else {
-        keep_allowed(c, &reply->body.found);
-        plan(c);
-    }
-}
-
-static void resolve(struct capture *c)
-{
-    struct broker_request request = {0};
-    const trawl_v1_ProcessSelector *s = &c->run.order->order.process;
-    struct failure f = {0};
-    struct broker_selector *to = &request.body.resolve;
-    c->run.step = RUN_RESOLVE;
-    text_copy(to->name, sizeof to->name, s->name);
-    text_copy(to->unit, sizeof to->unit, s->unit);
-    to->pid = s->pid;
-    to->port = s->port;
-    if (broker_client_send(c->settings.broker, BROKER_RESOLVE, &request, -1, on_resolved, c, &f))
-        on_resolved(c, NULL, &f);
 }
 
 /* ---- the start ---- */
@@ -353,8 +275,8 @@ void run_start(struct capture *c, struct order *o)
     const struct job_kind *kind;
     for (size_t rank = 0; (kind = job_kind_at(rank)) != NULL; rank++)
         wants_process = wants_process || (kind->of_process && is_asked(&o->order, kind->name));
-    if (has_selector(&o->order) && (wants_process || o->order.process.pid))
-        resolve(c);
+    if (wants_process || (choose_has_selector(&o->order) && o->order.process.pid))
+        choose_processes(c);
     else
-        plan(c);
+        run_plan(c);
 }

@@ -89,11 +89,14 @@ void events_add(struct events *events, trawl_v1_EventType type, const char *proc
 void events_on_process(void *context, const struct os_process_change *change)
 {
     struct events *events = context;
-    if (has_room(events))
-        keep(events,
-             change->started ? trawl_v1_EventType_PROCESS_STARTED
-                             : trawl_v1_EventType_PROCESS_EXITED,
-             change->name, change->pid, 0, "");
+    char text[128];
+    if (!has_room(events))
+        return;
+    text_format(text, sizeof text, "process %s (%u) %s", change->name, (unsigned)change->pid,
+                change->started ? "started" : "exited");
+    keep(events,
+         change->started ? trawl_v1_EventType_PROCESS_STARTED : trawl_v1_EventType_PROCESS_EXITED,
+         change->name, change->pid, 0, text);
 }
 
 static void on_kernel_message(void *context, int priority, uint64_t mono_us, const char *text)

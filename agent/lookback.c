@@ -282,6 +282,26 @@ static int put_rows(struct lookback *l)
 
 /* ---- the second walk ---- */
 
+/* Whether two reasons differ in numbers only, as those that name a pid do. */
+static bool same_reason(const char *a, const char *b)
+{
+    static const char digits[] = "0123456789";
+    for (;;) {
+        bool both = strchr(digits, *a) && strchr(digits, *b) && *a && *b;
+        if (both) {
+            a += strspn(a, digits);
+            b += strspn(b, digits);
+        } else if (*a != *b) {
+            return false;
+        } else if (*a == '\0') {
+            return true;
+        } else {
+            a++;
+            b++;
+        }
+    }
+}
+
 static void note_reason(struct lookback *l, struct span text, const char *label)
 {
     char copy[BLOCK_REASON_SIZE];
@@ -289,7 +309,7 @@ static void note_reason(struct lookback *l, struct span text, const char *label)
     if (text.size_bytes == 0)
         return;
     text_copy_span(copy, sizeof copy, text);
-    while (i < l->reason_count && strcmp(l->reasons[i].text, copy) != 0)
+    while (i < l->reason_count && !same_reason(l->reasons[i].text, copy))
         i++;
     if (i == REASONS_MAX)
         return;

@@ -309,6 +309,7 @@ int ring_attach(struct ring **out, uint8_t *area, size_t size_bytes, bool fresh,
                 enum ring_found *found)
 {
     assert(size_bytes >= RING_MIN_BYTES);
+    enum ring_found how = RING_FOUND_NEW;
     struct ring *ring = calloc(1, sizeof *ring);
     if (!ring)
         return ERR_NOMEM;
@@ -316,8 +317,11 @@ int ring_attach(struct ring **out, uint8_t *area, size_t size_bytes, bool fresh,
     ring->area = area;
     ring->capacity = (size_bytes - RING_DATA_OFFSET) & ~(size_t)7;
     ring->bytes_to_live = SIZE_MAX;
-    enum ring_found how = ring_recover(ring);
-    *found = fresh ? RING_FOUND_NEW : how;
+    if (fresh)
+        ring_start_empty(ring);
+    else
+        how = ring_recover(ring);
+    *found = how;
     *out = ring;
     return 0;
 }

@@ -65,5 +65,7 @@ uint64_t ring_record_bytes(const struct ring_head *head);
 
 /* Fills ring->cursor from what is in the area. In ring_repair.c. */
 enum ring_found ring_recover(struct ring *ring);
+/* For a file known to be all zeros: touches nothing but the cursors. */
+void ring_start_empty(struct ring *ring);
 
 #endif

@@ -123,7 +123,7 @@ static bool salvage(struct ring *ring)
 
 /* ---- the verdict ---- */
 
-static void start_empty(struct ring *ring)
+static void make_empty(struct ring *ring)
 {
     memset(&ring->cursor, 0, sizeof ring->cursor);
     ring->cursor.magic = RING_MAGIC;
@@ -147,11 +147,18 @@ static enum ring_found believe(struct ring *ring)
     return RING_FOUND_REPAIRED;
 }
 
+void ring_start_empty(struct ring *ring)
+{
+    make_empty(ring);
+    ring_write_cursor(ring);
+    ring_write_cursor(ring);
+}
+
 enum ring_found ring_recover(struct ring *ring)
 {
     enum ring_found found;
     struct ring_cursor cursor;
-    start_empty(ring);
+    make_empty(ring);
     if (newest_cursor(ring, &cursor)) {
         ring->cursor = cursor;
         found = believe(ring);
@@ -160,7 +167,7 @@ enum ring_found ring_recover(struct ring *ring)
          * records. */
         found = salvage(ring) && ring->cursor.next_seq > 1 ? RING_FOUND_REPAIRED : RING_FOUND_LOST;
         if (found == RING_FOUND_LOST)
-            start_empty(ring);
+            make_empty(ring);
     }
     ring_write_cursor(ring);
     ring_write_cursor(ring);

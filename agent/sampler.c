@@ -338,3 +338,16 @@ void sampler_stop(struct sampler *s, void (*stopped)(void *context), void *conte
     uv_timer_stop(&s->timer);
     uv_close((uv_handle_t *)&s->timer, on_timer_closed);
 }
+
+size_t sampler_processes(const struct sampler *sampler, uint32_t *pids, size_t max)
+{
+    trawl_v1_Descriptors *list = calloc(1, sizeof *list);
+    uint32_t after = 0;
+    size_t count = 0;
+    while (list && count < max && series_describe(sampler->series, &after, true, list) > 0)
+        for (pb_size_t i = 0; i < list->list_count && count < max; i++)
+            if (list->list[i].pid && strcmp(list->list[i].name, "process.rss") == 0)
+                pids[count++] = list->list[i].pid;
+    free(list);
+    return count;
+}

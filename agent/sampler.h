@@ -45,6 +45,9 @@ void sampler_cut(struct sampler *sampler);
 /* Blocks of one second while somebody looks. */
 void sampler_set_watching(struct sampler *sampler, bool on);
 
+/* The processes followed at present, by rising series: at most `max` pids. */
+size_t sampler_processes(const struct sampler *sampler, uint32_t *pids, size_t max);
+
 /* For --self-test: series at present, values read so far, and seconds sampled. */
 void sampler_figures(const struct sampler *sampler, size_t *series, uint64_t *values,
                      uint64_t *seconds);

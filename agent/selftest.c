@@ -20,13 +20,6 @@
 
 #define WARM_SECONDS 2
 #define SECONDS 10
-#define CAPS_MAX 64
-
-struct cap {
-    char name[32];
-    char reason[160];
-    bool available;
-};
 
 struct usage {
     uint64_t cpu_us, private_bytes, resident_bytes, values, mono_us;
@@ -45,8 +38,6 @@ struct self_test {
     struct usage before, after;
     struct broker_usage broker_before, broker_after;
     size_t series;
-    struct cap caps[CAPS_MAX];
-    size_t cap_count;
 };
 
 static void measure(struct self_test *t, struct usage *u)
@@ -101,17 +92,6 @@ static void on_second(void *context)
     }
 }
 
-static void add_cap(void *context, const char *name, bool available, const char *reason)
-{
-    struct self_test *t = context;
-    if (t->cap_count == CAPS_MAX)
-        return;
-    struct cap *cap = &t->caps[t->cap_count++];
-    text_copy(cap->name, sizeof cap->name, name);
-    text_copy(cap->reason, sizeof cap->reason, reason ? reason : "");
-    cap->available = available;
-}
-
 /* ---- printing ---- */
 
 struct figures {
@@ -140,12 +120,12 @@ static void put_json(const struct self_test *t, const struct figures *g, struct 
                      g->cpu_percent, g->broker_percent, g->values_per_s, t->series,
                      (unsigned long long)g->private_bytes, (unsigned long long)g->resident_bytes,
                      (unsigned long long)t->broker_after.private_bytes);
-    for (size_t i = 0; i < t->cap_count; i++) {
+    for (size_t i = 0; i < t->start.cap_count; i++) {
         (void)buf_printf(out, "%s{\"name\":", i ? "," : "");
-        (void)text_append_json(out, span_str(t->caps[i].name));
-        (void)buf_printf(out,
-                         ",\"available\":%s,\"reason\":", t->caps[i].available ? "true" : "false");
-        (void)text_append_json(out, span_str(t->caps[i].reason));
+        (void)text_append_json(out, span_str(t->start.caps[i].name));
+        (void)buf_printf(
+            out, ",\"available\":%s,\"reason\":", t->start.caps[i].available ? "true" : "false");
+        (void)text_append_json(out, span_str(t->start.caps[i].reason));
         (void)buf_append_byte(out, '}');
     }
     (void)buf_append_str(out, "]}\n");
@@ -168,9 +148,9 @@ static void put_table(const struct self_test *t, const struct figures *g, struct
                      broker, most);
     (void)buf_printf(out, "  resident       %8s\n", resident);
     (void)buf_printf(out, "\nwhat this host can give\n");
-    for (size_t i = 0; i < t->cap_count; i++)
-        (void)buf_printf(out, "  %-16s %-4s %s\n", t->caps[i].name,
-                         t->caps[i].available ? "yes" : "no", t->caps[i].reason);
+    for (size_t i = 0; i < t->start.cap_count; i++)
+        (void)buf_printf(out, "  %-16s %-4s %s\n", t->start.caps[i].name,
+                         t->start.caps[i].available ? "yes" : "no", t->start.caps[i].reason);
     if (t->start.policy_failure.code)
         (void)buf_printf(out, "  %s\n", t->start.policy_failure.text);
 }
@@ -233,7 +213,6 @@ static int run(struct self_test *t, const char *directory, struct failure *f)
     (void)uv_run(&t->loop, UV_RUN_DEFAULT);
     (void)uv_loop_close(&t->loop);
     if (!e) {
-        os_host_caps(t->start.was_privileged, add_cap, t);
         print(t);
     }
     sampler_close(t->sampler);

@@ -52,6 +52,24 @@ static int check_state_dir(const struct settings *s, struct failure *f)
                 s->state_dir, os_is_privileged() ? "root" : s->user, why.text);
 }
 
+static void add_cap(void *context, const char *name, bool available, const char *reason)
+{
+    struct agent_start *start = context;
+    struct failure f = {0};
+    if (start->cap_count == AGENT_CAPS_MAX)
+        return;
+    struct agent_cap *cap = &start->caps[start->cap_count++];
+    text_copy(cap->name, sizeof cap->name, name);
+    text_copy(cap->reason, sizeof cap->reason, reason ? reason : "");
+    cap->available = available;
+    /* What the owner forbids is a capability that is not there. */
+    bool is_kind = strchr(name, '.') == NULL && strchr(name, '_') == NULL;
+    if (is_kind && available && policy_allows_kind(&start->policy, name, &f)) {
+        cap->available = false;
+        text_copy(cap->reason, sizeof cap->reason, f.text);
+    }
+}
+
 int agent_prepare(struct agent_start *start, const struct settings *s, bool with_broker,
                   struct failure *f)
 {
@@ -63,6 +81,7 @@ int agent_prepare(struct agent_start *start, const struct settings *s, bool with
     int e = port_make_dirs(s->state_dir, f);
     if (e)
         return fail(f, e, "%s; choose another state directory with --state-dir", f->text);
+    os_host_caps(start->was_privileged, add_cap, start);
     if (with_broker) {
         e = os_broker_fork(broker_run, &broker, &start->broker_fd, f);
         if (e)

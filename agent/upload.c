@@ -28,7 +28,7 @@ struct upload {
     bool is_sealed, is_cancelled, is_waiting;
     uint32_t next_piece, piece_count;
     trawl_v1_Artifact *meta;
-    trawl_v1_Piece *piece; /* 71 KB, while sending */
+    trawl_v1_Piece *piece; /* 38 KB, while sending */
     struct buf encoded;    /* the piece that the queue refused */
     bool has_encoded;
     bool sent_first;
@@ -74,7 +74,8 @@ static int read_piece(struct upload *u)
     size_t got = 0;
     while (got < CODEC_PIECE_SIZE) {
         uv_fs_t request;
-        uv_buf_t room = uv_buf_init((char *)p->data.bytes + got, (unsigned)(CODEC_PIECE_SIZE - got));
+        uv_buf_t room =
+            uv_buf_init((char *)p->data.bytes + got, (unsigned)(CODEC_PIECE_SIZE - got));
         int n = uv_fs_read(NULL, &request, u->file, &room, 1,
                            (int64_t)u->next_piece * CODEC_PIECE_SIZE + (int64_t)got, NULL);
         uv_fs_req_cleanup(&request);
@@ -176,8 +177,10 @@ static int on_state(void *owner, struct grpc_call *call, struct span message)
         return 0;
     if (state.sealed && !u->is_sealed)
         note_failure(u, ERR_EXISTS, "another artifact has this number already");
-    /* All there, but not sealed: the last piece is said again. */
-    u->next_piece = state.pieces < u->piece_count ? state.pieces : u->piece_count - 1;
+    u->next_piece = state.pieces;
+    if (u->next_piece >=
+        u->piece_count) /* all there, but not sealed: an empty last piece says so */
+        u->piece_count = u->next_piece + 1;
     return 0;
 }
 
@@ -283,7 +286,8 @@ int upload_open(struct upload **out, uv_loop_t *loop, struct grpc *grpc,
     }
     int e = evidence_load(artifact->directory, artifact->no, u->meta, f);
     if (!e) {
-        u->piece_count = (uint32_t)((u->meta->size_bytes + CODEC_PIECE_SIZE - 1) / CODEC_PIECE_SIZE);
+        u->piece_count =
+            (uint32_t)((u->meta->size_bytes + CODEC_PIECE_SIZE - 1) / CODEC_PIECE_SIZE);
         if (u->piece_count == 0)
             u->piece_count = 1;
         e = ask_status(u, f);

@@ -101,30 +101,54 @@ size_t command_shorts(const struct command *command, struct conf_short *shorts, 
 
 /* ---- reading a line ---- */
 
-/* Whether an option before the command takes the next word as its value. */
-static bool takes_next_word(const char *word)
+/* The common option that a word is, or NULL. */
+static const struct common_row *common_of(const char *word)
 {
+    size_t length = strcspn(word, "=");
     for (size_t i = 0; i < CLI_COUNT(COMMON_ROWS); i++) {
         const struct common_row *c = &COMMON_ROWS[i];
-        if (c->row.type == CONF_BOOL)
-            continue;
-        if (word[1] == '-' ? strcmp(word + 2, c->row.name) == 0
-                           : word[1] == c->letter && word[1] && !word[2])
-            return true;
+        bool is_bool = c->row.type == CONF_BOOL;
+        const char *name = word + 2 + (is_bool && strncmp(word, "--no-", 5) == 0 ? 3 : 0);
+        size_t name_length = length > (size_t)(name - word) ? length - (size_t)(name - word) : 0;
+        if (word[1] != '-' && word[1] == c->letter)
+            return c;
+        if (word[1] == '-' && name_length == strlen(c->row.name) &&
+            strncmp(name, c->row.name, name_length) == 0)
+            return c;
     }
-    return false;
+    return NULL;
 }
 
-/* Index of the first word that is not an option, or argc. */
-static int find_command_word(int argc, char **argv)
+/* What stands before the command can only be common: no command's own options are known yet. */
+static int fail_unknown_common(const char *word, struct failure *f)
 {
-    for (int i = 1; i < argc; i++) {
-        if (argv[i][0] != '-' || argv[i][1] == '\0')
-            return i;
-        if (takes_next_word(argv[i]))
+    struct names known = {.list = NULL};
+    char name[64];
+    for (size_t i = 0; i < CLI_COUNT(COMMON_ROWS); i++) {
+        text_format(name, sizeof name, "--%s", COMMON_ROWS[i].row.name);
+        (void)names_add(&known, name);
+    }
+    int r = names_fail(f, ERR_INVALID, "flag before the command", word, names_list(&known));
+    names_done(&known);
+    return r;
+}
+
+/* *at: the index of the first word that is not an option (or is --version), or argc. */
+static int find_command_word(int argc, char **argv, int *at, struct failure *f)
+{
+    int i = 1;
+    for (; i < argc && argv[i][0] == '-' && argv[i][1]; i++) {
+        const struct common_row *c = common_of(argv[i]);
+        if (strcmp(argv[i], "--version") == 0)
+            break;
+        if (!c)
+            return fail_unknown_common(argv[i], f);
+        bool has_value = strchr(argv[i], '=') || (argv[i][1] != '-' && argv[i][2]);
+        if (c && c->row.type != CONF_BOOL && !has_value)
             i++;
     }
-    return argc;
+    *at = i < argc ? i : argc;
+    return 0;
 }
 
 static int fail_unknown_command(const struct command *commands, const char *name, struct failure *f)
@@ -201,14 +225,13 @@ int command_parse(const struct command *commands, int argc, char **argv, struct 
                   struct failure *f)
 {
     *line = (struct command_line){.command = NULL};
-    int at = find_command_word(argc, argv);
-    const char *name = at < argc ? argv[at] : NULL;
-    for (int i = 1; !name && i < argc; i++)
-        name = strcmp(argv[i], "--version") == 0 ? "version" : NULL;
-    if (at == argc && name)
-        at = 1; /* "--version" is the command's word */
-    if (!name)
-        name = "help";
+    int at = argc;
+    int r = find_command_word(argc, argv, &at, f);
+    if (r < 0)
+        return r;
+    const char *name = at < argc ? argv[at] : "help";
+    if (strcmp(name, "--version") == 0)
+        name = "version";
     line->command = command_find(commands, name);
     if (!line->command)
         return fail_unknown_command(commands, name, f);

@@ -165,14 +165,14 @@ static bool tree_is_plausible(const struct tree *t, uint64_t pages, uint16_t fla
  * to be safe. */
 static int metas_read(int fd, const char *path, struct meta *out, struct failure *f)
 {
-    struct meta metas[2];
+    struct meta metas[2] = {{.magic = 0}};
     int r = meta_read(fd, path, 0, &metas[0], f);
-    if (r < 0)
+    if (r != 0)
         return r;
     if (!is_page_size(metas[0].free.page_bytes))
         return damaged(f, path, "page size %u", (unsigned)metas[0].free.page_bytes);
     r = meta_read(fd, path, metas[0].free.page_bytes, &metas[1], f);
-    if (r < 0)
+    if (r != 0)
         return r;
     *out = metas[metas[0].txn < metas[1].txn];
     if (metas[0].free.page_bytes != metas[1].free.page_bytes)
@@ -187,7 +187,7 @@ static int metas_read(int fd, const char *path, struct meta *out, struct failure
 static int header_check(int fd, const char *path, struct meta *meta, struct failure *f)
 {
     int r = metas_read(fd, path, meta, f);
-    if (r < 0)
+    if (r != 0)
         return r;
     struct stat st;
     if (fstat(fd, &st) < 0) {
@@ -279,7 +279,7 @@ static bool keys_are_ordered(const struct walk *w, const uint8_t *page, bool lea
                              const struct span *low, const struct span *high)
 {
     const struct span *before = low;
-    struct span key, last;
+    struct span key, last = span_of(NULL, 0);
     for (unsigned i = leaf ? 0 : 1; i < node_count(page); i++) {
         key = node_at(page, i).key;
         if (w->free ? key.size_bytes != 8 : key.size_bytes == 0)
@@ -439,7 +439,7 @@ int lmdb_check(const char *path, bool thorough, struct lmdb_layout *out, struct 
         int e = errno;
         return fail_errno(f, err_from_errno(e), e, "cannot open '%s'", path);
     }
-    struct meta meta;
+    struct meta meta = {.magic = 0};
     int r = header_check(fd, path, &meta, f);
     if (r == 0 && thorough)
         r = trees_check(fd, path, &meta, f);

@@ -34,7 +34,7 @@ static int state_parse(struct span s, struct blob_state *out)
         r = span_take(&s, 1, &sealed);
     if (r == 0)
         r = span_take(&s, sizeof out->sha256, &sha256);
-    if (r < 0)
+    if (r != 0)
         return ERR_CORRUPT;
     out->sealed = sealed.data[0] != 0;
     memcpy(out->sha256, sha256.data, sizeof out->sha256);

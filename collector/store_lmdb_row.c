@@ -14,7 +14,7 @@
 static MDB_val val_of(struct span s)
 {
     /* LMDB only reads what it is given; its structure knows no const. */
-    return (MDB_val){s.size_bytes, (void *)(uintptr_t)s.data};
+    return (MDB_val){s.size_bytes, (void *)s.data};
 }
 
 static uint64_t key_hash(struct span key)
@@ -129,7 +129,7 @@ static int absent(struct lmdb_env *e, MDB_txn *txn, struct span key)
 
 int row_get(struct lmdb_env *e, MDB_txn *txn, struct span key, struct span *value)
 {
-    struct span raw;
+    struct span raw = span_of(NULL, 0);
     int r = raw_get(e, txn, key, &raw);
     if (r == 0)
         r = row_check(key, raw, value);
@@ -138,21 +138,24 @@ int row_get(struct lmdb_env *e, MDB_txn *txn, struct span key, struct span *valu
     return count_damage(e, r);
 }
 
-static int reserve(struct lmdb_env *e, MDB_txn *txn, struct span key, size_t size_bytes,
-                   uint8_t **room)
+/* Room for a value in the page, or NULL with *r saying why. */
+static uint8_t *reserve(struct lmdb_env *e, MDB_txn *txn, struct span key, size_t size_bytes,
+                        int *r)
 {
     MDB_val k = val_of(key), v = {size_bytes, NULL};
     int rc;
     GUARDED(rc, mdb_put(txn, LMDB_ROWS, &k, &v, MDB_RESERVE));
-    *room = v.mv_data;
-    return lmdb_write_failed(e, rc);
+    if (rc == 0)
+        return v.mv_data;
+    *r = lmdb_write_failed(e, rc);
+    return NULL;
 }
 
 int row_put(struct lmdb_env *e, MDB_txn *txn, struct span key, struct span value)
 {
-    uint8_t *room;
-    int r = reserve(e, txn, key, value.size_bytes + ROW_TRAILER_SIZE, &room);
-    if (r < 0)
+    int r = 0;
+    uint8_t *room = reserve(e, txn, key, value.size_bytes + ROW_TRAILER_SIZE, &r);
+    if (!room)
         return r;
     uint64_t hash = key_hash(key);
     if (value.size_bytes > 0)
@@ -164,9 +167,9 @@ int row_put(struct lmdb_env *e, MDB_txn *txn, struct span key, struct span value
 
 int raw_put(struct lmdb_env *e, MDB_txn *txn, struct span key, struct span value, size_t size_bytes)
 {
-    uint8_t *room;
-    int r = reserve(e, txn, key, size_bytes, &room);
-    if (r < 0)
+    int r = 0;
+    uint8_t *room = reserve(e, txn, key, size_bytes, &r);
+    if (!room)
         return r;
     memcpy(room, value.data, value.size_bytes);
     memset(room + value.size_bytes, 0, size_bytes - value.size_bytes);

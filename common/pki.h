@@ -3,7 +3,7 @@
  * Keys, certificate requests and certificates of a fleet's private CA (ECDSA P-256, X.509 v3). A
  * certificate says who it is in one SAN URI, "spiffe://FLEET/ROLE/NAME" (SPIFFE-ID 2), and what it
  * may be on a connection in its extended key usage. Keys leave this module only as PEM text in a
- * caller's buffer, which pki_wipe() clears. mbedTLS is known to tls.c and pki.c only.
+ * caller's buffer, which pki_wipe() clears. mbedTLS is known to tls*.c and pki*.c only.
  */
 #ifndef TRAWL_COMMON_PKI_H
 #define TRAWL_COMMON_PKI_H

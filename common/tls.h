@@ -3,7 +3,7 @@
  * TLS 1.2 sessions over memory: feed what came from the network, pull what goes to it. mTLS with a
  * private CA is the rule; the one exception is the join listener, which asks for no client
  * certificate. The version is fixed (minimum = maximum), curves and suites are set explicitly,
- * there is no renegotiation and no resumption. mbedTLS is known to tls.c and pki.c only.
+ * there is no renegotiation and no resumption. mbedTLS is known to tls*.c and pki*.c only.
  *
  * Threads: a `struct tls_config` is read-only after it was made and may be shared; one session is
  * used by one thread at a time (handshake steps run on a pool, see conn.h).
@@ -44,7 +44,10 @@ int tls_config_open(struct tls_config **out, const struct tls_settings *settings
                     struct failure *f);
 void tls_config_close(struct tls_config *config);
 
-/* A session. `server_name` is checked against the peer's names (clients only; NULL on servers). */
+/*
+ * A session. `server_name` (a host name or an address, under 256 bytes) is checked against the peer's
+ * names: clients only, also joining ones, and ERR_INVALID without; NULL on servers.
+ */
 int tls_open(struct tls **out, struct tls_config *config, const char *server_name,
              struct failure *f);
 void tls_close(struct tls *tls);

@@ -47,8 +47,9 @@ stop() {
 }
 trap stop TERM INT EXIT
 
-start redis-server --port 6379 --bind "$address" --dir "$dir/redis" --save '' --appendonly no \
-    --logfile "$dir/log/redis.log" --loglevel verbose
+redis-server --port 6379 --bind "$address" --dir "$dir/redis" --save '' --appendonly no --loglevel verbose \
+    >>"$dir/log/redis.log" 2>&1 </dev/null &
+children="$children $!"
 start nginx -p "$dir/nginx" -c "$dir/nginx/nginx.conf" -e "$dir/log/nginx-error.log"
 start /usr/bin/python3 "$here/app.py" "$address" 8000 "$dir/log/app.log"
 start /usr/bin/python3 "$here/load.py" "$address" "$dir/load"

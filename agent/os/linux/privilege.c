@@ -323,7 +323,7 @@ static int wait_for(int fd, short events, uint64_t deadline_us, struct failure *
 int os_message_send(int fd, const void *message, size_t size_bytes, int pass_fd, struct failure *f)
 {
     union control control;
-    struct iovec part = {(void *)(uintptr_t)message, size_bytes};
+    struct iovec part = {(void *)message, size_bytes};
     struct msghdr head = {.msg_iov = &part, .msg_iovlen = 1};
     memset(&control, 0, sizeof control);
     if (pass_fd >= 0) {

@@ -204,6 +204,7 @@ static void plan_copy(struct capture *c, const struct stop_thread *thread, struc
     c->pool_used += size;
     size_t at = c->batch.count++;
     c->batch.local[at] = (struct iovec){copy->data, size};
+    /* NOLINTNEXTLINE(performance-no-int-to-ptr): an address in the other process. */
     c->batch.remote[at] = (struct iovec){(void *)(uintptr_t)start, size};
     c->batch.copy[at] = copy;
     c->batch.size_bytes += size;

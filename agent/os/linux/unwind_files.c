@@ -79,6 +79,7 @@ static void copy_vdso(struct unwind_module *module, pid_t pid)
     if (!module->image)
         return;
     struct iovec local = {module->image, module->image_bytes};
+    /* NOLINTNEXTLINE(performance-no-int-to-ptr): an address in the other process. */
     struct iovec remote = {(void *)(uintptr_t)module->start, module->image_bytes};
     if (process_vm_readv(pid, &local, 1, &remote, 1, 0) == (ssize_t)module->image_bytes)
         module->missing = NULL;

@@ -197,8 +197,11 @@ TEST(what_is_too_short_moves_nothing)
     s = span_of(bytes, 2);
     CHECK_EQ_INT(span_take_u8(&s, &u8), 0);
     CHECK_EQ_INT(u8, 1);
-    CHECK_EQ_INT(span_take(&s, 1, &out), 0);
-    CHECK(out.data == bytes + 1 && s.size_bytes == 0);
+    CHECK_EQ_INT(span_take_u8(&s, &u8), 0);
+    CHECK(u8 == 2 && s.size_bytes == 0);
+    s = span_of(bytes, 2);
+    CHECK_EQ_INT(span_take(&s, 2, &out), 0);
+    CHECK(out.data == bytes && out.size_bytes == 2 && s.size_bytes == 0);
 }
 
 struct varint {

@@ -114,6 +114,13 @@ TEST(errno_is_translated)
     CHECK_EQ_INT(err_from_errno(ETIMEDOUT), ERR_TIMEOUT);
     CHECK_EQ_INT(err_from_errno(EAGAIN), ERR_AGAIN);
     CHECK_EQ_INT(err_from_errno(EMFILE), ERR_LIMIT);
+    CHECK_EQ_INT(err_from_errno(EINVAL), ERR_INVALID);
+    CHECK_EQ_INT(err_from_errno(ENOTDIR), ERR_INVALID);
+    CHECK_EQ_INT(err_from_errno(EBUSY), ERR_BUSY);
+    CHECK_EQ_INT(err_from_errno(ECONNRESET), ERR_CLOSED);
+    CHECK_EQ_INT(err_from_errno(EPIPE), ERR_CLOSED);
+    CHECK_EQ_INT(err_from_errno(ENOSYS), ERR_UNSUPPORTED);
+    CHECK_EQ_INT(err_from_errno(EOPNOTSUPP), ERR_UNSUPPORTED);
     CHECK_EQ_INT(err_from_errno(EIO), ERR_IO);
     CHECK_EQ_INT(err_from_errno(99999), ERR_IO);
 }
@@ -142,6 +149,8 @@ TEST(fail_errno_appends_the_systems_words_in_lower_case)
     CHECK_EQ_INT(fail_errno(&f, ERR_DENIED, EACCES, "cannot open '%s'", "/x"), ERR_DENIED);
     CHECK_EQ_INT(f.code, ERR_DENIED);
     CHECK_EQ_STR(f.text, "cannot open '/x': permission denied");
+    fail_errno(&f, ERR_IO, EDOTDOT, "x");
+    CHECK_EQ_STR(f.text, "x: RFS specific error");
 }
 
 TEST(long_text_is_cut_and_terminated)
@@ -162,17 +171,34 @@ TEST(long_text_is_cut_and_terminated)
     CHECK_EQ_STR(framed.f.text, longer);
 }
 
-/* The euro sign is three bytes: two, one or none of them fit before the cut. */
+/* A character of each length: some of its bytes, all or none of them fit before the cut. */
 TEST(a_character_is_not_cut_in_half)
 {
-    for (size_t fits = 0; fits <= 3; fits++) {
-        char text[FAILURE_TEXT_SIZE + 8];
-        size_t before = FAILURE_TEXT_SIZE - 1 - fits;
-        memset(text, 'a', before);
-        memcpy(text + before, "\xE2\x82\xAC tail", 9);
-        struct failure f;
-        fail(&f, ERR_LIMIT, "%s", text);
-        CHECK_EQ_INT(strlen(f.text), fits == 3 ? FAILURE_TEXT_SIZE - 1 : before);
-        CHECK_EQ_MEM(f.text, text, strlen(f.text));
+    static const char *const characters[] = {"\xC3\xA9", "\xE0\xA0\x80", "\xE2\x82\xAC",
+                                             "\xF0\x90\x80\x80"};
+    for (size_t i = 0; i < sizeof characters / sizeof characters[0]; i++) {
+        size_t length = strlen(characters[i]);
+        for (size_t fits = 0; fits <= length; fits++) {
+            char text[FAILURE_TEXT_SIZE + 8];
+            size_t before = FAILURE_TEXT_SIZE - 1 - fits;
+            memset(text, 'a', before);
+            memcpy(text + before, characters[i], length + 1);
+            struct failure f;
+            fail(&f, ERR_LIMIT, "%s", text);
+            CHECK_EQ_INT(strlen(f.text), fits == length ? FAILURE_TEXT_SIZE - 1 : before);
+            CHECK_EQ_MEM(f.text, text, strlen(f.text));
+        }
     }
+}
+
+TEST(a_text_without_any_whole_character_is_cut_too)
+{
+    char text[2 * FAILURE_TEXT_SIZE];
+    memset(text, 0x80, sizeof text);
+    text[sizeof text - 1] = '\0';
+    struct failure f;
+    fail(&f, ERR_LIMIT, "%s", text);
+    CHECK_EQ_INT(strlen(f.text), FAILURE_TEXT_SIZE - 1);
+    CHECK_EQ_INT(fail(&f, ERR_LIMIT, "%s", ""), ERR_LIMIT);
+    CHECK_EQ_STR(f.text, "");
 }

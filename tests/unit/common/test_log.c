@@ -136,6 +136,20 @@ TEST(a_long_text_is_cut_and_says_so)
     CHECK(strchr(line, '\n') == line + length - 1);
 }
 
+TEST(the_longest_whole_text_is_not_cut)
+{
+    static char text[2049];
+    for (size_t length = 2047; length <= 2048; length++) {
+        memset(text, 'x', length);
+        text[length] = '\0';
+        log_begin();
+        log_info("%s", text);
+        const char *line = after_time(log_end());
+        REQUIRE(line != NULL);
+        CHECK_EQ_INT(strlen(line), strlen("info  ") + 2047 + (length > 2047 ? 5 : 1));
+    }
+}
+
 TEST(errno_is_kept)
 {
     log_begin();

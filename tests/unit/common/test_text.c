@@ -134,6 +134,9 @@ TEST(taking_numbers_from_the_front)
     s = span_str("99999999999999999999");
     CHECK_EQ_INT(text_take_u64(&s, &out), ERR_INVALID);
     CHECK(s.size_bytes == 20 && out == 42);
+    s = span_str("10000000000000000-");
+    CHECK_EQ_INT(text_take_hex(&s, &out), ERR_INVALID);
+    CHECK(s.size_bytes == 18 && out == 42);
     s = span_of(NULL, 0);
     CHECK_EQ_INT(text_take_u64(&s, &out), ERR_INVALID);
     CHECK_EQ_INT(text_take_hex(&s, &out), ERR_INVALID);
@@ -257,6 +260,10 @@ TEST(relative_times)
     CHECK_EQ_INT(us, NOW - 600 * SECOND);
     CHECK_EQ_INT(text_time_us("+2s", NOW, &us), 0);
     CHECK_EQ_INT(us, NOW + 2 * SECOND);
+    CHECK_EQ_INT(text_time_us("+9223372036854775807us", 0, &us), 0);
+    CHECK_EQ_INT(us, INT64_MAX);
+    CHECK_EQ_INT(text_time_us("-9223372036854775807us", -1, &us), 0);
+    CHECK_EQ_INT(us, INT64_MIN);
     us = UNTOUCHED;
     CHECK_EQ_INT(text_time_us("+9223372036854775807us", NOW, &us), ERR_INVALID);
     CHECK_EQ_INT(text_time_us("-9223372036854775807us", -NOW, &us), ERR_INVALID);
@@ -407,7 +414,8 @@ TEST_LIMIT(a_hostile_glob_takes_no_time, 5)
 
 TEST(names)
 {
-    static const char *const yes[] = {"a", "7", "web-07", "WEB_1.example.org", "a..b"};
+    static const char *const yes[] = {
+        "a", "7", "AZ", "Za", "09", "zA", "web-07", "WEB_1.example.org", "a..b"};
     static const char *const no[] = {"",    "-a",  "a-",         ".a",   "a.", "_a",
                                      "a b", "a/b", "a\xC3\xA9z", "a\nb", "a*"};
     for (size_t i = 0; i < COUNT(yes); i++)
@@ -439,6 +447,12 @@ TEST(suggestions)
     CHECK_EQ_STR(text_nearest("", names), NULL);
     CHECK_EQ_STR(text_nearest("xy", (const char *const[]){"ab", NULL}), NULL);
     CHECK_EQ_STR(text_nearest("hosts", none), NULL);
+    char longest[64], typo[64];
+    memset(longest, 'n', sizeof longest);
+    longest[63] = '\0';
+    memcpy(typo, longest, sizeof typo);
+    typo[40] = 'm';
+    CHECK_EQ_STR(text_nearest(typo, (const char *const[]){longest, NULL}), longest);
     char longer[200];
     memset(longer, 'h', sizeof longer);
     longer[199] = '\0';

@@ -43,6 +43,8 @@ TEST(durations)
         {INT64_C(86369999999), "23 h 59 m"},
         {INT64_C(86370000000), "1 d"},
         {INT64_C(183600000000), "2 d 3 h"},
+        {INT64_C(88200000000), "1 d 1 h"},
+        {INT64_C(88199999999), "1 d"},
         {INT64_MAX, "106751991 d 4 h"},
         {-600, "-0.6 ms"},
         {-1, "-1 us"},
@@ -129,10 +131,14 @@ struct text_case {
 static void check_safe(const char *in, size_t size_bytes, bool keep_lines, const char *out)
 {
     struct buf b;
+    uint8_t *exact = malloc(size_bytes ? size_bytes : 1); /* so that a read past the end is seen */
+    REQUIRE(exact != NULL);
+    memcpy(exact, in, size_bytes);
     buf_init(&b, 4096);
-    CHECK_EQ_INT(text_append_safe(&b, span_of(in, size_bytes), keep_lines), 0);
+    CHECK_EQ_INT(text_append_safe(&b, span_of(exact, size_bytes), keep_lines), 0);
     CHECK_EQ_STR(buf_str(&b), out);
     buf_done(&b);
+    free(exact);
 }
 
 TEST(harmless_text_stays)
@@ -140,15 +146,16 @@ TEST(harmless_text_stays)
     static const char *const same[] = {
         "",
         "plain ASCII ~ !\"\\x",
-        "Gr\xC3\xBC\xC3\x9F",       /* two bytes */
-        "\xE2\x82\xAC 5",           /* three */
-        "\xF0\x9F\x98\x80",         /* four */
-        "\xC2\xA0",                 /* U+00A0, the first behind C1 */
-        "\xED\x9F\xBF\xEE\x80\x80", /* around the surrogates */
-        "\xF4\x8F\xBF\xBF",         /* the last */
-        "\xE2\x80\x8A\xE2\x80\x90", /* around U+200B..200F */
-        "\xE2\x80\xA7\xE2\x80\xAF", /* around U+2028..202E */
-        "\xE2\x81\x9F\xE2\x81\xAA", /* around U+2060..2069 */
+        "Gr\xC3\xBC\xC3\x9F",           /* two bytes */
+        "\xE2\x82\xAC 5",               /* three */
+        "\xF0\x9F\x98\x80",             /* four */
+        "\xE0\xA0\x80\xF0\x90\x80\x80", /* the first of three bytes, the first of four */
+        "\xC2\xA0",                     /* U+00A0, the first behind C1 */
+        "\xED\x9F\xBF\xEE\x80\x80",     /* around the surrogates */
+        "\xF4\x8F\xBF\xBF",             /* the last */
+        "\xE2\x80\x8A\xE2\x80\x90",     /* around U+200B..200F */
+        "\xE2\x80\xA7\xE2\x80\xAF",     /* around U+2028..202E */
+        "\xE2\x81\x9F\xE2\x81\xAA",     /* around U+2060..2069 */
     };
     for (size_t i = 0; i < COUNT(same); i++)
         check_safe(same[i], strlen(same[i]), false, same[i]);

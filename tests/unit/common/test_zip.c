@@ -57,6 +57,10 @@ TEST(nothing_is_something_too)
     CHECK_EQ_INT(zip_unpack(buf_span(&packed), &plain), 0);
     CHECK_EQ_INT(plain.size_bytes, 0);
     CHECK_EQ_INT(zip_unpack(span_of(NULL, 0), &plain), ERR_CORRUPT);
+    /* A full buffer has room for nothing, which is enough. */
+    REQUIRE(buf_append_byte(&plain, 'x') == 0);
+    CHECK_EQ_INT(zip_unpack(buf_span(&packed), &plain), 0);
+    CHECK_EQ_STR(buf_str(&plain), "x");
     buf_done(&packed);
     buf_done(&plain);
 }

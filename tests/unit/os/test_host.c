@@ -138,6 +138,13 @@ static void note_message(void *context, int priority, uint64_t mono_us, const ch
     }
 }
 
+static void put_message(int fd, int priority)
+{
+    char text[128];
+    int length = snprintf(text, sizeof text, "<%d>%s\n", priority, marker);
+    REQUIRE(write(fd, text, (size_t)length) == length);
+}
+
 TEST(messages_from_now_on)
 {
     struct os_kernel_log *log;
@@ -148,10 +155,10 @@ TEST(messages_from_now_on)
     if (fd < 0)
         SKIP("kernel messages cannot be written here");
     snprintf(marker, sizeof marker, "trawl test of messages %d", getpid());
-    dprintf(fd, "<6>%s: of no interest\n", marker);
+    put_message(fd, 6);
     os_kernel_log_read(log, note_message, NULL);
     CHECK(!seen);
-    dprintf(fd, "<4>%s\n", marker);
+    put_message(fd, 4);
     os_kernel_log_read(log, note_message, NULL);
     CHECK(seen);
     seen = false;
