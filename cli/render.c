@@ -155,8 +155,11 @@ static int append_cell(const struct render_table *t, size_t column, size_t width
 {
     bool is_last = column + 1 == t->column_count;
     bool is_blank = cell.size_bytes == 1 && base[cell.offset] == ' ';
-    if (is_last && is_blank)
+    if (is_last && is_blank) {
+        while (out->size_bytes > 0 && out->data[out->size_bytes - 1] == ' ')
+            out->size_bytes--;
         return buf_append_byte(out, '\n');
+    }
     size_t pad = width - cell.width;
     bool right = t->columns[column].right;
     int r = append_padded(out, cell.style, color, span_of(base + cell.offset, cell.size_bytes),

@@ -34,6 +34,7 @@ struct write_request {
 
 static void read_on(struct conn *c);
 static void begin_linger(struct conn *c);
+static void pump_soon(struct conn *c);
 
 /* ---- the end ---- */
 
@@ -125,7 +126,7 @@ static void on_written(uv_write_t *req, int status)
     if (status < 0)
         on_write_error(c, status);
     else if (c->pull_waits && c->queued_bytes < CONN_QUEUE_BYTES / 2)
-        conn_wake(c);
+        pump_soon(c);
 }
 
 static int queue_write(struct conn *c, struct span bytes)
@@ -205,7 +206,7 @@ static void pump(struct conn *c)
         fail_with(c, &f);
     } else {
         flush(c);
-        conn_wake(c);
+        pump_soon(c);
     }
 out:
     buf_done(&plain);
@@ -252,6 +253,7 @@ static void deliver(struct conn *c)
             fail_with(c, f.code ? &f : &(struct failure){said, "received bytes were refused"});
         }
         c->paused = said > 0;
+        c->resume = false;
     }
     buf_done(&plain);
     if (c->state != CONN_OPEN)
@@ -327,7 +329,7 @@ static void on_tick(uv_idle_t *tick)
 {
     struct conn *c = tick->data;
     (void)uv_idle_stop(tick);
-    if (c->paused && c->state == CONN_OPEN) {
+    if (c->paused && c->resume && c->state == CONN_OPEN) {
         c->paused = false;
         deliver(c);
         if (c->state == CONN_OPEN && !c->paused)
@@ -337,11 +339,17 @@ static void on_tick(uv_idle_t *tick)
         pump(c);
 }
 
+/* An active idle handle also keeps the loop from blocking before it has run. */
+static void pump_soon(struct conn *c)
+{
+    if (c->state == CONN_OPEN || c->state == CONN_DRAINING)
+        (void)uv_idle_start(&c->tick, on_tick);
+}
+
 void conn_wake(struct conn *conn)
 {
-    /* An active idle handle also keeps the loop from blocking before it has run. */
-    if (conn->state == CONN_OPEN || conn->state == CONN_DRAINING)
-        (void)uv_idle_start(&conn->tick, on_tick);
+    conn->resume = true;
+    pump_soon(conn);
 }
 
 /* ---- the handshake ---- */
@@ -361,7 +369,7 @@ static void established(struct conn *c)
     if (err && c->state == CONN_OPEN)
         conn_abort(c, err < 0 ? err : ERR_REFUSED, "connection refused after the handshake");
     if (c->state == CONN_OPEN) {
-        conn_wake(c);
+        pump_soon(c);
         /* The peer may have sent its first bytes together with its last of the handshake. */
         deliver(c);
     }
@@ -457,7 +465,7 @@ void conn_close(struct conn *conn)
         (void)uv_timer_start(&conn->timer, conn_on_timer, DRAIN_TIMEOUT_MS, 0);
         if (conn->paused)
             read_on(conn);
-        conn_wake(conn);
+        pump_soon(conn);
     }
 }
 

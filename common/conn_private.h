@@ -43,6 +43,7 @@ struct conn {
 
     bool opened;        /* `opened` was called */
     bool paused;        /* `feed` wants no more until conn_wake() */
+    bool resume;        /* ... which was called since */
     bool pull_waits;    /* `pull` is not asked before the queue has drained */
     bool eof;           /* the peer sends no more */
     bool shutdown_done; /* everything of ours is with the kernel, and our side closed */

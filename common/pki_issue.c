@@ -313,6 +313,7 @@ static int san_fill(struct san *san, const struct pki_issue *issue, struct failu
 {
     const struct pki_identity *id = &issue->identity;
     san->count = 0;
+    san->list = NULL;
     if (!text_is_name(id->fleet) || !text_is_name(id->role) || !text_is_name(id->name) ||
         pki_uri_text(id, san->uri, sizeof san->uri))
         return fail(f, ERR_INVALID, "cannot sign: bad fleet, role or name");

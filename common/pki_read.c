@@ -36,7 +36,7 @@ static void pem_free(char *text, size_t size_bytes)
 
 int pki_parse_certs(mbedtls_x509_crt *chain, struct span pem, struct failure *f)
 {
-    char *text;
+    char *text = NULL;
     int err = pem_text(pem, &text, f);
     if (err)
         return err;
@@ -62,7 +62,7 @@ bool pki_is_p256(const mbedtls_pk_context *key)
 
 int pki_parse_key(mbedtls_pk_context *key, struct span pem, struct failure *f)
 {
-    char *text;
+    char *text = NULL;
     int err = pem_text(pem, &text, f);
     if (err)
         return err;
@@ -114,7 +114,7 @@ static int find_uri(const mbedtls_x509_crt *crt, struct span *out)
 
 int pki_identity_of(const mbedtls_x509_crt *crt, struct pki_identity *out, struct failure *f)
 {
-    struct span uri;
+    struct span uri = {NULL, 0};
     struct pki_identity id;
     if (find_uri(crt, &uri))
         return fail(f, ERR_INVALID, "certificate does not carry exactly one SAN URI");

@@ -38,15 +38,17 @@ struct tls_settings {
     void *context;
 };
 
-/* Copies everything out of `settings`. Errors: ERR_INVALID (bad PEM, key does not fit), ERR_NOMEM.
+/*
+ * Copies everything out of `settings`; calls pki_start(). Errors: ERR_INVALID (bad PEM, key does
+ * not fit, our own certificate names nobody or is not meant for that side), ERR_NOMEM.
  */
 int tls_config_open(struct tls_config **out, const struct tls_settings *settings,
                     struct failure *f);
 void tls_config_close(struct tls_config *config);
 
 /*
- * A session. `server_name` (a host name or an address, under 256 bytes) is checked against the peer's
- * names: clients only, also joining ones, and ERR_INVALID without; NULL on servers.
+ * A session. `server_name` (a host name or an address, under 256 bytes) is checked against the
+ * peer's names: clients only, also joining ones, and ERR_INVALID without; NULL on servers.
  */
 int tls_open(struct tls **out, struct tls_config *config, const char *server_name,
              struct failure *f);

@@ -16,8 +16,10 @@ root=$(pwd)
 bin=${TRAWL_BIN:-$root/build/release/bin}
 farm=${TRAWL_FARM:-${TMPDIR:-/var/tmp}/trawl-farm-$(id -u)}
 hosts="web-1 web-2 web-3 web-4 web-5 web-6"
-bridge=trawl-farm
-subnet=10.231.77
+# Names and addresses follow from the folder, so that farms in several folders do not meet.
+octet=$(($(printf %s "$farm" | cksum | cut -d' ' -f1) % 250 + 1))
+bridge=trawl$octet
+subnet=10.231.$octet
 PATH=$PATH:/usr/sbin:/sbin
 
 say() { echo "==> $*"; }
@@ -55,7 +57,7 @@ down() {
         [ -f "$farm/pids/$h" ] && stop_one "$h"
     done
     if [ -f "$farm/network" ]; then
-        for h in $hosts; do ip netns del "trawl-$h" 2>/dev/null; done
+        for h in $hosts; do ip netns del "$bridge-$h" 2>/dev/null; done
         ip link del "$bridge" 2>/dev/null
     fi
     rm -rf "$farm"
@@ -82,11 +84,11 @@ make_network() {
     local i=10
     for h in $hosts; do
         i=$((i + 1))
-        ip netns add "trawl-$h" &&
-            ip link add "trawl-v$i" type veth peer name eth0 netns "trawl-$h" &&
-            ip link set "trawl-v$i" master "$bridge" up &&
-            ip -n "trawl-$h" addr add "$subnet.$i/24" dev eth0 &&
-            ip -n "trawl-$h" link set eth0 up && ip -n "trawl-$h" link set lo up || return 1
+        ip netns add "$bridge-$h" &&
+            ip link add "${bridge}v$i" type veth peer name eth0 netns "$bridge-$h" &&
+            ip link set "${bridge}v$i" master "$bridge" up &&
+            ip -n "$bridge-$h" addr add "$subnet.$i/24" dev eth0 &&
+            ip -n "$bridge-$h" link set eth0 up && ip -n "$bridge-$h" link set lo up || return 1
     done
 }
 
@@ -95,16 +97,16 @@ wait_for() { # SECONDS WHAT COMMAND...
     shift 2
     until "$@" >/dev/null 2>&1; do
         left=$((left - 1))
-        [ $left -gt 0 ] || die "waited in vain for $what; see $farm/*/log and $farm/collector.log"
+        [ $left -gt 0 ] || { tail -3 "$farm/collector.log" >&2; die "waited in vain for $what; see $farm/*/log"; }
         sleep 0.1
     done
 }
 
 start_collector() { # ADDRESS
     say "collector on $1"
-    "$bin/trawl-collector" init "$farm/data" --fleet quickstart --address "$1" --address 127.0.0.1 >/dev/null ||
+    "$bin/trawl-collector" init "$farm/data" --fleet quickstart --address "$1" >/dev/null ||
         die "no fleet could be made"
-    setsid "$bin/trawl-collector" run --data "$farm/data" >"$farm/collector.log" 2>&1 </dev/null &
+    setsid "$bin/trawl-collector" run --data "$farm/data" --listen "$1" >"$farm/collector.log" 2>&1 </dev/null &
     note_pid collector $!
     wait_for 10 "the collector" "$bin/trawl" --context "$farm/data/admin" hosts -o json
     "$bin/trawl-collector" issue --data "$farm/data" --role sre sre --out "$farm/sre" >/dev/null &&
@@ -115,12 +117,11 @@ start_collector() { # ADDRESS
 start_host() { # NAME NUMBER COLLECTOR ZONE
     local name=$1 number=$2 collector=$3 zone=$4 dir=$farm/$1 run='' address=127.0.0.$2
     mkdir -p "$dir"
-    "$bin/trawl" --context "$farm/data/admin" enroll --label role=web --label "zone=$zone" --quiet >"$dir/token" ||
-        die "no join token for $name"
-    chmod 600 "$dir/token"
+    (umask 077 && "$bin/trawl" --context "$farm/data/admin" enroll --label role=web --label "zone=$zone" -o json |
+        sed 's/.*"token":"\([^"]*\)".*/\1/' >"$dir/token") && [ -s "$dir/token" ] || die "no join token for $name"
     if [ -f "$farm/network" ]; then
         address=$subnet.$number
-        run="ip netns exec trawl-$name unshare --pid --fork --kill-child=TERM --mount --uts --mount-proc"
+        run="ip netns exec $bridge-$name unshare --pid --fork --kill-child=TERM --mount --uts --mount-proc"
     elif unshare --user --map-current-user --pid --fork --mount-proc true 2>/dev/null; then
         run="unshare --user --map-current-user --pid --fork --kill-child=TERM --mount-proc"
     fi

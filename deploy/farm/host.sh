@@ -47,7 +47,7 @@ stop() {
 }
 trap stop TERM INT EXIT
 
-redis-server --port 6379 --bind "$address" --dir "$dir/redis" --save '' --appendonly no --loglevel verbose \
+redis-server --port 6379 --bind "$address" --protected-mode no --dir "$dir/redis" --save '' --appendonly no --loglevel verbose \
     >>"$dir/log/redis.log" 2>&1 </dev/null &
 children="$children $!"
 start nginx -p "$dir/nginx" -c "$dir/nginx/nginx.conf" -e "$dir/log/nginx-error.log"

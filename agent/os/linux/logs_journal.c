@@ -22,7 +22,7 @@
 
 #define PROGRAM "/usr/bin/journalctl"
 #define TIME_US UINT64_C(10000000)
-#define OUTPUT_BYTES (64u * 1024 * 1024)
+#define OUTPUT_BYTES (16u * 1024 * 1024)
 #define READ_BYTES (64u * 1024)
 #define ARGUMENT_SIZE (PROC_UNIT_SIZE + 32)
 
@@ -210,7 +210,7 @@ static int read_output(int fd, struct logs_window *window, struct failure *f)
         held = give_lines(window, data, held + (size_t)got);
         total += (uint64_t)got;
         if (total > OUTPUT_BYTES)
-            result = fail(f, ERR_LIMIT, "journal: more than 64 MiB");
+            result = fail(f, ERR_LIMIT, "journal: more than 16 MiB");
     }
     if (held > 0)
         logs_window_line(window, span_of(data, held));

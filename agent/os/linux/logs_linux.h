@@ -43,7 +43,7 @@ void logs_window_text(struct logs_window *window, struct span text);
 bool logs_has_journal(const char *root);
 /*
  * Runs journalctl for the unit of the process, or for its pid, and feeds its lines to the window.
- * It is given 10 s and 64 MiB of output. ERR_TIMEOUT, ERR_LIMIT, ERR_IO: what came until then was
+ * It is given 10 s and 16 MiB of output. ERR_TIMEOUT, ERR_LIMIT, ERR_IO: what came until then was
  * fed.
  */
 int logs_read_journal(const char *root, const struct os_process *process,

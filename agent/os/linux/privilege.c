@@ -39,8 +39,7 @@ bool os_is_privileged(void)
     return geteuid() == 0;
 }
 
-/* All handlers back to default, nothing blocked: a child begins as if it had been started afresh.
- */
+/* All handlers back to default, nothing blocked: as if the child had been started afresh. */
 static void signals_afresh(void)
 {
     struct sigaction usual;

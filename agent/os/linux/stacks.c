@@ -27,9 +27,7 @@
 #define STACK_GROWTH (8u << 10)     /* the same, of one thread */
 #define RED_ZONE 128                /* bytes below the stack pointer that are in use: psABI 3.2.2 */
 #define BATCH_PARTS 64              /* pieces copied by one call */
-#define BATCH_BYTES                                                              \
-    (1u << 20) /* and how many bytes, so that the time is looked at often enough \
-                */
+#define BATCH_BYTES (1u << 20)      /* and how many bytes: between calls the time is looked at */
 
 /* What was copied of one thread. */
 struct stack_copy {
@@ -102,8 +100,7 @@ static size_t stack_size(const struct maps *maps, uint64_t pointer)
     return (size_t)(map->end - pointer) + RED_ZONE;
 }
 
-/* Measures the stacks as they are now, so that idle threads cost their few KiB and not the maximum.
- */
+/* Measures the stacks as they are now: idle threads cost their few KiB and not the maximum. */
 static size_t measure(struct capture *c, uint64_t *expected_bytes)
 {
     pid_t pid = (pid_t)c->stop.process.pid;

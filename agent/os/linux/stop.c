@@ -375,8 +375,7 @@ static bool settle_event(struct stop *stop, struct stop_thread *thread, const si
     return false;
 }
 
-/* Sleeps until some child has news or the time has come. SIGCHLD is blocked, so that none is lost.
- */
+/* Sleeps until some child has news or the time has come. SIGCHLD is blocked: none is lost. */
 static bool wait_for_news(uint64_t until_us)
 {
     uint64_t now = now_us();
@@ -495,8 +494,7 @@ static void *tracer_main(void *argument)
 {
     struct stop_job *job = argument;
     job->stop->tracer = (pid_t)syscall(SYS_gettid);
-    /* A worker is nice, but not while others wait for it. Of this thread only, and only if allowed.
-     */
+    /* A worker is nice, but not while others wait for it: this thread only, and if allowed. */
     setpriority(PRIO_PROCESS, (id_t)job->stop->tracer, 0);
     job->rc = hold_and_release(job);
     return NULL;

@@ -52,8 +52,7 @@ enum stop_state {
 struct stop_thread {
     pid_t tid;
     enum stop_state state;
-    bool sleeps_hard; /* was in uninterruptible sleep when listed: gets a smaller share of the time
-                       */
+    bool sleeps_hard; /* slept uninterruptibly when listed: gets a smaller share */
     struct user_regs_struct regs;
 };
 

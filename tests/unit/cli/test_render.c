@@ -37,7 +37,7 @@ TEST(columns_are_as_wide_as_their_widest_cell)
     CHECK_EQ_INT(render_row_count(&t), 2);
     CHECK_EQ_STR(put(&t, false, &out), "NAME        SIZE  TEXT\n"
                                        "a             10  first\n"
-                                       "longer  1234 KiB  \n");
+                                       "longer  1234 KiB\n");
     buf_done(&out);
     render_table_done(&t);
 }

@@ -1,0 +1,309 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Orders: at most once, verdicts until acknowledged, expiry, cancelling, every final state,
+ * restarts. The collector and the broker are kit.h's.
+ */
+#include "kit.h"
+
+TEST(an_order_runs_and_is_done_when_its_artifacts_are_sealed)
+{
+    struct kit *k = kit_open();
+    kit_connect(k, 0, 0);
+    kit_order(k, 1, "stacks,triage,events", "one", 0);
+    REQUIRE(kit_wait_verdict(k, 1, trawl_v1_State_RUNNING));
+    for (int i = 0; i < 100; i++)
+        kit_settle(k);
+    CHECK_EQ_INT(kit_verdict(k, 1)->state, trawl_v1_State_RUNNING);
+    CHECK_EQ_INT(kit_seal_all(k), 3);
+    REQUIRE(kit_wait_verdict(k, 1, trawl_v1_State_DONE));
+    CHECK_EQ_STR(kit_verdict(k, 1)->reason, "");
+    CHECK_EQ_INT(k->message.body.verdict.artifacts, 3);
+    CHECK_EQ_INT(k->message.body.verdict.processes, 1);
+    CHECK_EQ_INT(k->message.body.verdict.longest_pause_us, 500);
+    kit_close(k);
+}
+
+static void first_artifact(struct kit *k, trawl_v1_Artifact *meta)
+{
+    struct capture_artifact a;
+    struct failure f;
+    REQUIRE(capture_peek_artifact(k->capture, &a) == 0);
+    REQUIRE(evidence_load(a.directory, a.no, meta, &f) == 0);
+}
+
+TEST(an_artifact_says_what_it_is)
+{
+    struct kit *k = kit_open();
+    trawl_v1_Artifact meta;
+    kit_connect(k, 0, 0);
+    kit_order(k, 1, "stacks", "one", 0);
+    for (int i = 0; i < 20; i++)
+        kit_settle(k);
+    first_artifact(k, &meta);
+    CHECK_EQ_STR(meta.incident, "INC-1");
+    CHECK_EQ_STR(meta.kind, "stacks");
+    CHECK_EQ_STR(meta.process, "victim");
+    CHECK_EQ_STR(meta.file, "stacks-victim-100.txt");
+    CHECK_EQ_INT(meta.no, 1);
+    CHECK_EQ_INT(meta.size_bytes, strlen("stacks of 100\n"));
+    CHECK(meta.paused && meta.pause_us == 500);
+    uint8_t hash[32];
+    pki_sha256(span_str("stacks of 100\n"), hash);
+    CHECK_EQ_MEM(meta.sha256.bytes, hash, 32);
+    kit_close(k);
+}
+
+TEST(a_repeated_order_is_not_run_again)
+{
+    struct kit *k = kit_open();
+    kit_connect(k, 0, 0);
+    kit_order(k, 5, "triage", "one", 0);
+    for (int i = 0; i < 20; i++)
+        kit_settle(k);
+    kit_seal_all(k);
+    REQUIRE(kit_wait_verdict(k, 5, trawl_v1_State_DONE));
+    uint32_t no = kit_verdict(k, 5)->no;
+    kit_order(k, 5, "triage", "one", 0);
+    kit_order(k, 4, "triage", "one", 0);
+    CHECK_EQ_INT(kit_verdict(k, 5)->no, no);
+    CHECK(kit_verdict(k, 4) == NULL);
+    kit_ack(k, 0, 0, 5, no);
+    kit_order(k, 5, "triage", "one", 0);
+    CHECK_EQ_INT(kit_verdict(k, 5)->no, no);
+    CHECK_EQ_INT(capture_last_order(k->capture), 5);
+    kit_close_agent(k);
+    kit_open_agent(k);
+    CHECK_EQ_INT(capture_last_order(k->capture), 5);
+    kit_close(k);
+}
+
+TEST(a_verdict_is_repeated_until_it_is_acknowledged)
+{
+    struct kit *k = kit_open();
+    kit_connect(k, 0, 0);
+    kit_order(k, 1, "nonsense", "", 0);
+    REQUIRE(kit_wait_verdict(k, 1, trawl_v1_State_FAILED));
+    uint32_t no = kit_verdict(k, 1)->no;
+    for (int i = 0; i < 2; i++) {
+        kit_disconnect(k);
+        kit_connect(k, 0, 0);
+        REQUIRE(kit_verdict(k, 1) != NULL);
+        CHECK_EQ_INT(kit_verdict(k, 1)->no, no);
+    }
+    kit_close_agent(k); /* also over a restart */
+    kit_open_agent(k);
+    kit_connect(k, 0, 0);
+    REQUIRE(kit_verdict(k, 1) != NULL);
+    CHECK_EQ_INT(kit_verdict(k, 1)->state, trawl_v1_State_FAILED);
+    kit_ack(k, 0, 0, 1, kit_verdict(k, 1)->no);
+    kit_disconnect(k);
+    kit_connect(k, 0, 0);
+    CHECK(kit_verdict(k, 1) == NULL);
+    kit_close(k);
+}
+
+TEST(an_unknown_kind_is_named)
+{
+    struct kit *k = kit_open();
+    kit_connect(k, 0, 0);
+    kit_order(k, 1, "events,core", "", 0);
+    kit_settle(k);
+    CHECK_EQ_INT(kit_seal_all(k), 1);
+    REQUIRE(kit_wait_verdict(k, 1, trawl_v1_State_PARTIAL));
+    CHECK(strstr(kit_verdict(k, 1)->reason, "kind 'core' is not known to this agent") != NULL);
+    kit_close(k);
+}
+
+TEST(no_such_process_is_gone)
+{
+    struct kit *k = kit_open();
+    kit_connect(k, 0, 0);
+    kit_order(k, 1, "stacks,events", "none", 0);
+    REQUIRE(kit_wait_verdict(k, 1, trawl_v1_State_GONE));
+    CHECK_EQ_STR(kit_verdict(k, 1)->reason, "no process matches name 'none'");
+    kit_order(k, 2, "stacks", "", PID_GONE);
+    REQUIRE(kit_wait_verdict(k, 2, trawl_v1_State_GONE));
+    kit_close(k);
+}
+
+TEST(refusals_keep_their_words)
+{
+    struct kit *k = kit_open();
+    kit_connect(k, 0, 0);
+    kit_order(k, 1, "stacks", "", PID_REFUSED);
+    REQUIRE(kit_wait_verdict(k, 1, trawl_v1_State_REFUSED));
+    CHECK_EQ_STR(kit_verdict(k, 1)->reason,
+                 "stacks of victim (666): pause would be 84 ms, limit 50 ms");
+    snprintf(k->policy.kinds, sizeof k->policy.kinds, "triage");
+    kit_order(k, 2, "stacks", "one", 0);
+    REQUIRE(kit_wait_verdict(k, 2, trawl_v1_State_REFUSED));
+    CHECK_EQ_STR(kit_verdict(k, 2)->reason, "this host's policy does not allow kind 'stacks'");
+    snprintf(k->policy.never, sizeof k->policy.never, "vic*");
+    kit_order(k, 3, "triage", "one", 0);
+    REQUIRE(kit_wait_verdict(k, 3, trawl_v1_State_REFUSED));
+    CHECK_EQ_STR(kit_verdict(k, 3)->reason, "this host's policy does not allow process 'victim'");
+    kit_close(k);
+}
+
+TEST(an_order_without_a_pause_limit_is_refused)
+{
+    struct kit *k = kit_open();
+    kit_connect(k, 0, 0);
+    trawl_v1_CollectorMessage m = {.which_body = trawl_v1_CollectorMessage_order_tag};
+    m.body.order.order = 1;
+    m.body.order.what_count = 1;
+    snprintf(m.body.order.what[0], sizeof m.body.order.what[0], "events");
+    m.body.order.expires_in_us = 1000000;
+    kit_say(k, &m);
+    REQUIRE(kit_wait_verdict(k, 1, trawl_v1_State_REFUSED));
+    kit_close(k);
+}
+
+TEST(a_waiting_order_expires_and_never_runs)
+{
+    struct kit *k = kit_open();
+    kit_connect(k, 0, 0);
+    kit_order(k, 1, "triage", "", PID_HANGS);
+    kit_order(k, 2, "triage", "one", 0);
+    REQUIRE(kit_wait_verdict(k, 2, trawl_v1_State_QUEUED));
+    clock_fake_advance(&k->clock, 3599000000);
+    capture_tick(k->capture);
+    kit_settle(k);
+    CHECK_EQ_INT(kit_verdict(k, 2)->state, trawl_v1_State_QUEUED);
+    clock_fake_advance(&k->clock, 2000000);
+    capture_tick(k->capture);
+    REQUIRE(kit_wait_verdict(k, 2, trawl_v1_State_EXPIRED));
+    CHECK_EQ_INT(kit_verdict(k, 1)->state, trawl_v1_State_RUNNING);
+    kit_close(k);
+}
+
+static void cancel(struct kit *k, uint64_t order)
+{
+    trawl_v1_CollectorMessage m = {.which_body = trawl_v1_CollectorMessage_cancel_tag};
+    m.body.cancel.order = order;
+    snprintf(m.body.cancel.reason, sizeof m.body.cancel.reason, "by alice");
+    kit_say(k, &m);
+    kit_settle(k);
+}
+
+TEST(cancelling_stops_what_runs_and_what_waits)
+{
+    struct kit *k = kit_open();
+    kit_connect(k, 0, 0);
+    kit_order(k, 1, "events,triage", "", PID_HANGS);
+    kit_order(k, 2, "triage", "one", 0);
+    kit_order(k, 3, "triage", "one", 0);
+    cancel(k, 2);
+    REQUIRE(kit_wait_verdict(k, 2, trawl_v1_State_CANCELLED));
+    CHECK_EQ_STR(kit_verdict(k, 2)->reason, "by alice");
+    cancel(k, 1);
+    REQUIRE(kit_wait_verdict(k, 1, trawl_v1_State_CANCELLED));
+    for (int i = 0; i < 20; i++)
+        kit_settle(k);
+    CHECK_EQ_INT(kit_seal_all(k), 1); /* of order 3, which could run now */
+    REQUIRE(kit_wait_verdict(k, 3, trawl_v1_State_DONE));
+    cancel(k, 3);
+    cancel(k, 99);
+    CHECK_EQ_INT(kit_verdict(k, 3)->state, trawl_v1_State_DONE);
+    kit_close(k);
+}
+
+TEST(the_queue_has_an_end)
+{
+    struct kit *k = kit_open();
+    kit_connect(k, 0, 0);
+    kit_order(k, 1, "triage", "", PID_HANGS);
+    for (uint64_t i = 2; i <= 12; i++)
+        kit_order(k, i, "events", "", 0);
+    CHECK_EQ_INT(kit_verdict(k, 9)->state, trawl_v1_State_QUEUED);
+    CHECK_EQ_INT(kit_verdict(k, 12)->state, trawl_v1_State_REFUSED);
+    kit_close(k);
+}
+
+TEST(a_restart_ends_what_ran_and_goes_on_with_what_waited)
+{
+    struct kit *k = kit_open();
+    kit_connect(k, 0, 0);
+    kit_order(k, 1, "triage", "", PID_HANGS);
+    kit_order(k, 2, "events", "", 0);
+    CHECK_EQ_INT(kit_verdict(k, 1)->state, trawl_v1_State_RUNNING);
+    kit_close_agent(k);
+    kit_open_agent(k);
+    kit_connect(k, 0, 0);
+    REQUIRE(kit_wait_verdict(k, 1, trawl_v1_State_FAILED));
+    CHECK_EQ_STR(kit_verdict(k, 1)->reason, "the agent was restarted during the capture");
+    capture_tick(k->capture);
+    kit_settle(k);
+    CHECK_EQ_INT(kit_seal_all(k), 1);
+    REQUIRE(kit_wait_verdict(k, 2, trawl_v1_State_DONE));
+    kit_close(k);
+}
+
+TEST(a_restart_delivers_what_was_complete)
+{
+    struct kit *k = kit_open();
+    kit_connect(k, 0, 0);
+    kit_order(k, 1, "stacks,triage", "one", 0);
+    for (int i = 0; i < 20; i++)
+        kit_settle(k);
+    kit_close_agent(k); /* nothing was sealed yet, the final verdict is on disk */
+    kit_open_agent(k);
+    kit_connect(k, 0, 0);
+    CHECK_EQ_INT(kit_seal_all(k), 2);
+    REQUIRE(kit_wait_verdict(k, 1, trawl_v1_State_DONE));
+    CHECK_EQ_INT(k->message.body.verdict.artifacts, 2);
+    kit_close(k);
+}
+
+TEST(several_processes_give_several_artifacts)
+{
+    struct kit *k = kit_open();
+    kit_connect(k, 0, 0);
+    kit_order(k, 1, "triage,stacks", "two", 0);
+    for (int i = 0; i < 40; i++)
+        kit_settle(k);
+    CHECK_EQ_INT(kit_seal_all(k), 4);
+    REQUIRE(kit_wait_verdict(k, 1, trawl_v1_State_DONE));
+    CHECK_EQ_INT(k->message.body.verdict.processes, 2);
+    kit_close(k);
+}
+
+TEST(numbers_of_artifacts_go_on_within_an_incident)
+{
+    struct kit *k = kit_open();
+    struct capture_artifact a;
+    kit_connect(k, 0, 0);
+    kit_order(k, 1, "events", "", 0);
+    kit_seal_all(k);
+    kit_close_agent(k);
+    kit_open_agent(k);
+    kit_connect(k, 0, 0);
+    kit_seal_all(k);
+    kit_order(k, 2, "events", "", 0);
+    REQUIRE(capture_peek_artifact(k->capture, &a) == 0);
+    CHECK_EQ_INT(a.no, 2);
+    struct failure taken = {ERR_EXISTS, "taken"};
+    capture_artifact_ended(k->capture, &a, &taken);
+    REQUIRE(capture_peek_artifact(k->capture, &a) == 0);
+    CHECK_EQ_INT(a.no, 3);
+    kit_seal_all(k);
+    REQUIRE(kit_wait_verdict(k, 2, trawl_v1_State_DONE));
+    kit_close(k);
+}
+
+TEST(an_artifact_that_cannot_be_delivered_is_named)
+{
+    struct kit *k = kit_open();
+    struct capture_artifact a;
+    kit_connect(k, 0, 0);
+    kit_order(k, 1, "events,triage", "one", 0);
+    for (int i = 0; i < 20; i++)
+        kit_settle(k);
+    REQUIRE(capture_peek_artifact(k->capture, &a) == 0);
+    struct failure bad = {ERR_DENIED, "not of this incident"};
+    capture_artifact_ended(k->capture, &a, &bad);
+    CHECK_EQ_INT(kit_seal_all(k), 1);
+    REQUIRE(kit_wait_verdict(k, 1, trawl_v1_State_PARTIAL));
+    CHECK(strstr(kit_verdict(k, 1)->reason, "not of this incident") != NULL);
+    kit_close(k);
+}
