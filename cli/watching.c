@@ -12,8 +12,8 @@
 #include "common/text.h"
 
 #define TICK_MS 100
-#define ASK_HOSTS_US 1000000
-#define FIRST_ASK_US 200000
+#define ASK_FEW_US 300000
+#define ASK_MANY_US 2000000
 #define GIVE_UP_US 60000000 /* without the collector */
 #define BACKOFF_MS 250
 #define BACKOFF_MAX_MS 4000
@@ -26,7 +26,7 @@ struct watching {
     struct follow *follow;
     struct failure why;                  /* of the Watch call's end */
     struct client_call *stream, *asking; /* NULL: none */
-    bool over, interrupted, noted;
+    bool over, interrupted, noted, asks_many;
     uint64_t started_us, asked_us, contact_us, told_us;
 };
 
@@ -62,8 +62,9 @@ static void ask_hosts(struct watching *w)
     trawl_v1_HostsRequest request = {.selector = ""};
     struct buf wire;
     follow_open_hosts(w->follow, request.selector, sizeof request.selector);
-    buf_init(&wire, sizeof request + 64);
+    w->asks_many = strcmp(request.selector, "*") == 0;
     w->asked_us = port_mono_us();
+    buf_init(&wire, sizeof request + 64);
     if (codec_put_hosts_request(&wire, &request) == 0)
         (void)client_start(w->cli->client, METHOD_OPS_HOSTS, buf_span(&wire), CLIENT_TIMEOUT_US,
                            &events, w, &w->asking, NULL);
@@ -141,7 +142,7 @@ static void on_tick(void *owner)
     struct watching *w = owner;
     uint64_t now = port_mono_us();
     show_progress(w, now);
-    uint64_t pause = w->asked_us ? ASK_HOSTS_US : FIRST_ASK_US;
+    uint64_t pause = w->asks_many ? ASK_MANY_US : ASK_FEW_US;
     uint64_t since = now - (w->asked_us ? w->asked_us : w->started_us);
     if (!w->settings->wait_for_offline && w->stream && !w->asking && since >= pause &&
         follow_has_open(w->follow))

@@ -19,7 +19,8 @@ static uint64_t rotate(uint64_t x, unsigned bits)
     return x << bits | x >> (64 - bits);
 }
 
-/* Little-endian wherever we run (CMake refuses others for LMDB files would not fit either). */
+/* In the order of the machine: a data directory, like LMDB's own files, stays with its
+ * architecture. */
 static uint64_t load64(const uint8_t *at)
 {
     uint64_t x;

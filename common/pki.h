@@ -44,8 +44,8 @@ int pki_request_new(const char *name, struct span key_pem, struct buf *request_d
 
 struct pki_issue {
     struct pki_identity identity; /* fleet, role, name, not_before_s, not_after_s are used */
-    const char *const
-        *dns_names; /* NULL-terminated or NULL: collectors' extra names and addresses */
+    /* Collectors' extra names and addresses (as iPAddress), at most 32; NULL-terminated or NULL. */
+    const char *const *dns_names;
 };
 
 /*

@@ -13,19 +13,16 @@
 #include "common/pki_mbed.h"
 #include "common/text.h"
 
-/* mbedTLS wants PEM with its terminating zero. Free with pem_free(). */
-static int pem_text(struct span pem, char **out, struct failure *f)
+/* mbedTLS wants PEM with its terminating zero. Free with pem_free(). NULL: out of memory. */
+static char *pem_text(struct span pem)
 {
-    if (pem.size_bytes > PKI_PEM_LIMIT)
-        return fail(f, ERR_INVALID, "PEM text over %d bytes", PKI_PEM_LIMIT);
     char *text = malloc(pem.size_bytes + 1);
     if (!text)
-        return fail(f, ERR_NOMEM, "cannot read PEM text: out of memory");
+        return NULL;
     if (pem.size_bytes)
         memcpy(text, pem.data, pem.size_bytes);
     text[pem.size_bytes] = '\0';
-    *out = text;
-    return 0;
+    return text;
 }
 
 static void pem_free(char *text, size_t size_bytes)
@@ -36,10 +33,12 @@ static void pem_free(char *text, size_t size_bytes)
 
 int pki_parse_certs(mbedtls_x509_crt *chain, struct span pem, struct failure *f)
 {
-    char *text = NULL;
-    int err = pem_text(pem, &text, f);
-    if (err)
-        return err;
+    int err = 0;
+    if (pem.size_bytes > PKI_PEM_LIMIT)
+        return fail(f, ERR_INVALID, "bad certificate: over %d bytes", PKI_PEM_LIMIT);
+    char *text = pem_text(pem);
+    if (!text)
+        return fail(f, ERR_NOMEM, "cannot read a certificate: out of memory");
     if (!strstr(text, "-----BEGIN CERTIFICATE-----")) {
         err = fail(f, ERR_INVALID, "no PEM certificate");
     } else {
@@ -62,10 +61,11 @@ bool pki_is_p256(const mbedtls_pk_context *key)
 
 int pki_parse_key(mbedtls_pk_context *key, struct span pem, struct failure *f)
 {
-    char *text = NULL;
-    int err = pem_text(pem, &text, f);
-    if (err)
-        return err;
+    if (pem.size_bytes > PKI_PEM_LIMIT)
+        return fail(f, ERR_INVALID, "bad private key: over %d bytes", PKI_PEM_LIMIT);
+    char *text = pem_text(pem);
+    if (!text)
+        return fail(f, ERR_NOMEM, "cannot read a private key: out of memory");
     int ret = mbedtls_pk_parse_key(key, (unsigned char *)text, pem.size_bytes + 1, NULL, 0,
                                    pki_random, NULL);
     pem_free(text, pem.size_bytes);

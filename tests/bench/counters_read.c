@@ -111,6 +111,14 @@ static double open_read_close_us(int times)
     return (cpu_us() - start) / times;
 }
 
+static int compare(const void *a, const void *b)
+{
+    double x, y;
+    memcpy(&x, a, sizeof x);
+    memcpy(&y, b, sizeof y);
+    return (x > y) - (x < y);
+}
+
 int main(int argc, char **argv)
 {
     static struct sampler sampler;
@@ -136,21 +144,24 @@ int main(int argc, char **argv)
         os_counters_close(counters);
         return 0;
     }
-    /* Seconds of simulated time, one real one apart only where the kernel's own state matters. */
+    static double samples[3600];
     double busy = 0;
     for (uint64_t i = 0; i < seconds; i++) {
         struct timespec pause = {1, 0};
         nanosleep(&pause, NULL);
         double start = cpu_us();
         os_counters_sample(counters, port_mono_us());
-        busy += cpu_us() - start;
+        samples[i] = cpu_us() - start;
+        busy += samples[i];
     }
+    qsort(samples, seconds, sizeof samples[0], compare);
     double per_sample = busy / (double)seconds;
     double values = (double)sampler.values / (double)seconds;
     printf("values a second      %10.0f\n", values);
     printf("gaps a second        %10.1f\n", (double)sampler.gaps / (double)seconds);
     printf("series defined       %10d, retired %" PRIu64 "\n", sampler.count, sampler.retired);
-    printf("CPU a sample         %10.1f us\n", per_sample);
+    printf("CPU a sample         %10.1f us; least %.1f, median %.1f, most %.1f\n", per_sample,
+           samples[0], samples[seconds / 2], samples[seconds - 1]);
     printf("CPU a value          %10.0f ns\n", per_sample * 1000 / values);
     printf("share of a core      %10.4f %%\n", per_sample / 1e4);
     printf("of 1,000 values      %10.4f %%\n", per_sample / 1e4 * 1000 / values);

@@ -7,6 +7,7 @@
  */
 #include "agent/os/linux/counters_linux.h"
 
+#include <assert.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <stdlib.h>
@@ -192,6 +193,7 @@ static int open_files(struct os_counters *c)
     size_t count = 0;
     while (counters_file_type(count))
         count++;
+    assert(count > 0);
     c->files = calloc(count, sizeof *c->files);
     if (!c->files)
         return ERR_NOMEM;

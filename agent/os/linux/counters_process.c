@@ -291,7 +291,7 @@ static bool read_one(struct os_counters *c, struct processes *p, struct followed
 {
     uint8_t data[PROC_STAT_SIZE];
     char reason[FOLLOWED_REASON_SIZE];
-    struct span text;
+    struct span text = {0};
     struct proc_stat stat;
     int error = read_record(process->stat_fd, data, sizeof data, &text);
     if (error == ESRCH || error == ENOENT)

@@ -14,7 +14,7 @@
 #include "common/port.h"
 #include "tests/unit/common/fleet.h"
 
-static const struct context_env HOME_ENV = {.home = "/home/u"};
+static const struct context_env HOME_ENV = {.home = "/nobody"};
 
 static void write_text(const char *directory, const char *name, struct span text, bool is_private)
 {
@@ -55,19 +55,19 @@ TEST(the_option_then_the_environment_then_the_current_one)
     struct failure f = {0};
     struct context_env env = HOME_ENV;
     CHECK_EQ_INT(context_find(&env, "prod", out, sizeof out, &f), 0);
-    CHECK_EQ_STR(out, "/home/u/.config/trawl/prod");
+    CHECK_EQ_STR(out, "/nobody/.config/trawl/prod");
     CHECK_EQ_INT(context_find(&env, "./prod", out, sizeof out, &f), 0);
     CHECK_EQ_STR(out, "./prod");
     CHECK_EQ_INT(context_find(&env, "", out, sizeof out, &f), 0);
-    CHECK_EQ_STR(out, "/home/u/.config/trawl/default");
+    CHECK_EQ_STR(out, "/nobody/.config/trawl/default");
     env.trawl_context = "staging";
     CHECK_EQ_INT(context_find(&env, NULL, out, sizeof out, &f), 0);
-    CHECK_EQ_STR(out, "/home/u/.config/trawl/staging");
+    CHECK_EQ_STR(out, "/nobody/.config/trawl/staging");
     env.trawl_context = "/etc/trawl/ctx";
     CHECK_EQ_INT(context_find(&env, NULL, out, sizeof out, &f), 0);
     CHECK_EQ_STR(out, "/etc/trawl/ctx");
     CHECK_EQ_INT(context_find(&env, "prod", out, sizeof out, &f), 0);
-    CHECK_EQ_STR(out, "/home/u/.config/trawl/prod");
+    CHECK_EQ_STR(out, "/nobody/.config/trawl/prod");
     env.trawl_context = "";
     env.xdg_config_home = scratch("config", home);
     text_format(out, sizeof out, "%s/trawl", home);
