@@ -202,6 +202,11 @@ static int call_collector(struct join *j, struct failure *f)
     (void)uv_loop_close(&j->loop);
     if (e)
         return e;
+    if (!j->is_done && j->why.code == ERR_IDENTITY)
+        return fail(f, ERR_IDENTITY,
+                    "cannot join by way of '%s:%u': %s; the token is of another fleet, or somebody "
+                    "else answers there",
+                    j->identity.collector, (unsigned)j->token.port, j->why.text);
     if (!j->is_done)
         return fail(f, j->why.code ? j->why.code : ERR_CLOSED, "cannot join by way of '%s:%u': %s",
                     j->identity.collector, (unsigned)j->token.port,

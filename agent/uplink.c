@@ -23,7 +23,8 @@
 #define CLOSE_LIMIT_MS 1000
 #define UPLOAD_RETRY_S 5
 #define UPLOAD_TRIES 12
-#define RENEW_RETRY_S 3600
+#define RENEW_RETRY_MAX_S 3600
+#define RENEW_RETRY_MIN_S 10
 #define RENEW_LIMIT_US UINT64_C(30000000)
 #define PEM_MAX 8192
 
@@ -88,7 +89,7 @@ static void say_trouble(struct uplink *u, const struct failure *why)
         log_warn("collector '%s:%u' cannot be reached: %s; everything is kept here until it can",
                  id->collector, (unsigned)id->port, why->text);
     else if (is_news)
-        log_info("collector '%s:%u': now %s", id->collector, (unsigned)id->port, why->text);
+        log_info("collector '%s:%u': %s", id->collector, (unsigned)id->port, why->text);
     else
         log_debug("collector '%s:%u': %s", id->collector, (unsigned)id->port, why->text);
     u->said_unreachable = true;
@@ -223,6 +224,16 @@ static int take_renewed(struct uplink *u, struct failure *f)
     return e;
 }
 
+/* Often enough to succeed before the end, seldom enough not to be a burden. */
+static unsigned renewal_pause_s(const struct uplink *u)
+{
+    int64_t now_s = u->settings.clock->wall_us(u->settings.clock) / 1000000;
+    int64_t pause_s = (u->settings.identity->who.not_after_s - now_s) / 10;
+    if (pause_s > RENEW_RETRY_MAX_S)
+        return RENEW_RETRY_MAX_S;
+    return pause_s < RENEW_RETRY_MIN_S ? RENEW_RETRY_MIN_S : (unsigned)pause_s;
+}
+
 static void on_renew_done(void *owner, struct grpc_call *call, enum grpc_status status,
                           const char *text)
 {
@@ -230,11 +241,11 @@ static void on_renew_done(void *owner, struct grpc_call *call, enum grpc_status 
     struct failure f = {0};
     (void)call;
     u->renew_call = NULL;
-    u->renew_pause_s = RENEW_RETRY_S;
+    u->renew_pause_s = renewal_pause_s(u);
     int e = status == GRPC_OK ? take_renewed(u, &f) : fail(&f, ERR_REFUSED, "%s", text);
     if (e) {
-        log_warn("the certificate of this host was not renewed: %s; trying again in an hour",
-                 f.text);
+        log_warn("the certificate of this host was not renewed: %s; trying again in %u s", f.text,
+                 u->renew_pause_s);
         return;
     }
     char until[32];
@@ -286,7 +297,7 @@ static void renew_when_due(struct uplink *u)
         return;
     if (send_renewal(u, &f)) {
         log_warn("cannot ask for a new certificate: %s", f.text);
-        u->renew_pause_s = RENEW_RETRY_S;
+        u->renew_pause_s = renewal_pause_s(u);
     }
 }
 

@@ -101,6 +101,18 @@ static void on_done(void *owner, struct grpc_call *grpc, enum grpc_status status
     end_call(call, &why);
 }
 
+/* The first of a list, taken out of it; NULL when there is none. */
+static struct client_call *pop_call(struct list *head)
+{
+    struct list *link = head->next;
+    if (link == head)
+        return NULL;
+    head->next = link->next;
+    link->next->prev = head;
+    list_init(link);
+    return LIST_ENTRY(link, struct client_call, link);
+}
+
 static const struct grpc_call_events CALL_EVENTS = {.message = on_message, .done = on_done};
 
 static void begin_call(struct client_call *call)
@@ -169,9 +181,9 @@ static int on_opened(void *owner, struct conn *conn)
     int r = grpc_open_client(&c->grpc, &limits, &GRPC_EVENTS, c, c->authority, port_mono_us());
     if (r < 0)
         return r;
-    struct list *link;
-    while ((link = list_first(&c->waiting)) != NULL)
-        begin_call(LIST_ENTRY(link, struct client_call, link));
+    struct client_call *call;
+    while ((call = pop_call(&c->waiting)) != NULL)
+        begin_call(call);
     arm_tick(c);
     return 0;
 }
@@ -201,15 +213,13 @@ static void on_closed(void *owner, const struct failure *why)
     (void)uv_timer_stop(&c->tick);
     c->lost = reason;
     struct list waiting;
+    struct client_call *call;
     list_init(&waiting);
-    struct list *link;
-    while ((link = list_first(&c->waiting)) != NULL) {
-        list_remove(link);
-        list_push(&waiting, link);
-    }
+    while ((call = pop_call(&c->waiting)) != NULL)
+        list_push(&waiting, &call->link);
     grpc_close(grpc, reason.text);
-    while ((link = list_first(&waiting)) != NULL)
-        end_call(LIST_ENTRY(link, struct client_call, link), &reason);
+    while ((call = pop_call(&waiting)) != NULL)
+        end_call(call, &reason);
     c->lost = (struct failure){.code = 0};
 }
 

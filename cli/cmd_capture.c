@@ -135,7 +135,7 @@ static int send_request(struct cli *cli, const trawl_v1_CaptureRequest *request,
     for (int i = 0; was_sent && client_may_retry(r) && i < RETRIES; i++) {
         *again = true;
         cli_note(cli, "no answer (%s): asking again", f->text);
-        client_wait(cli->client, RETRY_MS << i);
+        client_wait(cli->client, (uint64_t)RETRY_MS << i);
         r = cli_call(cli, METHOD_OPS_CAPTURE, &wire, on_reply, reply, f);
     }
     buf_done(&wire);
@@ -291,7 +291,9 @@ int cmd_capture(struct cli *cli, struct failure *f)
 {
     trawl_v1_CaptureRequest request = {.dry_run = false};
     trawl_v1_CaptureReply *reply = calloc(1, sizeof *reply);
-    int r = reply ? build_request(cli, &request, f) : fail(f, ERR_NOMEM, "out of memory");
+    if (!reply)
+        return fail(f, ERR_NOMEM, "out of memory");
+    int r = build_request(cli, &request, f);
     if (r == 0)
         r = capture(cli, &request, reply, f);
     free(reply);

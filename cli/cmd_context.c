@@ -71,7 +71,7 @@ static int list_one(void *owner, const char *name)
 {
     struct listing *l = owner;
     char directory[CONTEXT_PATH_SIZE];
-    struct context context;
+    struct context context = {.port = 0};
     struct failure why = {.code = 0}, f;
     int r = 0;
     if (text_format(directory, sizeof directory, "%s/%s", l->home, name) < 0)
@@ -112,7 +112,7 @@ static int list(struct cli *cli, const char *home, struct failure *f)
 static int show(struct cli *cli, const char *chosen, struct failure *f)
 {
     char directory[CONTEXT_PATH_SIZE];
-    struct context context;
+    struct context context = {.port = 0};
     struct failure none = {.code = 0};
     struct buf text;
     int r = context_find(&cli->env, chosen, directory, sizeof directory, f);

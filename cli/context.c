@@ -317,7 +317,7 @@ static int count_one(void *owner, const char *name)
 int context_add(const char *home, const char *name, const char *from, struct failure *f)
 {
     char to[CONTEXT_PATH_SIZE];
-    struct context checked;
+    struct context checked = {.port = 0};
     size_t present = 0;
     if (!text_is_name(name))
         return fail(f, ERR_INVALID, "'%.80s' is not a name: use letters, digits, '.', '_' and '-'",

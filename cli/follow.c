@@ -145,7 +145,7 @@ static bool waits_for_offline(const struct follow_target *t, int64_t now_us)
     if (!t->offline)
         return false;
     return t->record.state == trawl_v1_State_QUEUED ||
-           now_us - t->last_seen_us > FOLLOW_VANISHED_US;
+           render_difference(now_us, t->last_seen_us) > FOLLOW_VANISHED_US;
 }
 
 bool follow_waits_for_offline(const struct follow *f, int64_t now_us)

@@ -16,7 +16,8 @@
 
 #define TABLE_LIMIT (256u << 20)
 #define FIRST_CELLS 64
-#define DAY_US INT64_C(86400000000)
+#define SECOND_US INT64_C(1000000)
+#define DAY_US (86400 * SECOND_US)
 
 /* ---- tables ---- */
 
@@ -228,6 +229,22 @@ void render_clock(int64_t us, int64_t now_us, char *out)
     text_copy(out, RENDER_TEXT_SIZE, is_today ? text + 11 : text);
 }
 
+int64_t render_difference(int64_t a, int64_t b)
+{
+    if (b < 0 && a > INT64_MAX + b)
+        return INT64_MAX;
+    if (b > 0 && a < INT64_MIN + b)
+        return INT64_MIN;
+    return a - b;
+}
+
+int64_t render_seconds_us(int64_t seconds)
+{
+    if (seconds > INT64_MAX / SECOND_US)
+        return INT64_MAX;
+    return seconds < INT64_MIN / SECOND_US ? INT64_MIN : seconds * SECOND_US;
+}
+
 void render_ago(int64_t us, int64_t now_us, char *out)
 {
     char text[32];
@@ -235,7 +252,7 @@ void render_ago(int64_t us, int64_t now_us, char *out)
         text_copy(out, RENDER_TEXT_SIZE, RENDER_GAP);
         return;
     }
-    text_put_duration(now_us > us ? now_us - us : 0, text, sizeof text);
+    text_put_duration(now_us > us ? render_difference(now_us, us) : 0, text, sizeof text);
     text_format(out, RENDER_TEXT_SIZE, "%s ago", text);
 }
 

@@ -64,6 +64,11 @@ void render_number(double value, char *out); /* at most six digits that matter: 
 /* A rate or value of a unit: sizes for "bytes", durations for "us", else the plain number. */
 void render_value(double value, const char *unit, char *out);
 
+/* a - b and seconds as microseconds; at the ends of the range they stay there: any number may come.
+ */
+int64_t render_difference(int64_t a, int64_t b);
+int64_t render_seconds_us(int64_t seconds);
+
 /* "[=====>    ]" of `width` columns between the brackets. */
 int render_bar(struct buf *out, uint64_t done, uint64_t all, unsigned width);
 /* One block character per column; `gaps` marks values that are not there, shown as a blank. */

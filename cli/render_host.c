@@ -77,7 +77,7 @@ int render_labels(struct buf *out, const trawl_v1_Host *host)
     const trawl_v1_Label *sorted[sizeof host->labels / sizeof host->labels[0]];
     for (pb_size_t i = 0; i < host->labels_count; i++)
         sorted[i] = &host->labels[i];
-    qsort(sorted, host->labels_count, sizeof sorted[0], by_key);
+    qsort(sorted, host->labels_count, sizeof(const trawl_v1_Label *), by_key);
     int r = 0;
     for (pb_size_t i = 0; r == 0 && i < host->labels_count; i++)
         r = buf_printf(out, "%s%s=%s", i ? " " : "", sorted[i]->key, sorted[i]->value);
@@ -96,12 +96,13 @@ static const char *fact(const trawl_v1_Host *host, const char *key, const char *
 static void certificate_cell(struct render_table *t, const trawl_v1_Host *host, int64_t now_us)
 {
     char text[32];
-    int64_t left_us = host->certificate_not_after_s * SECOND_US - now_us;
+    int64_t not_after_us = render_seconds_us(host->certificate_not_after_s);
+    int64_t left_us = render_difference(not_after_us, now_us);
     if (host->certificate_not_after_s == 0) {
         render_cell(t, RENDER_PLAIN, RENDER_GAP);
         return;
     }
-    text_put_time(host->certificate_not_after_s * SECOND_US, text, sizeof text);
+    text_put_time(not_after_us, text, sizeof text);
     render_cellf(t,
                  left_us < 0         ? RENDER_BAD
                  : left_us < SOON_US ? RENDER_WARN
@@ -159,7 +160,7 @@ int render_host_json(struct buf *out, const trawl_v1_Host *host)
         jsonl_member(&j, host->facts[i].key, host->facts[i].value);
     jsonl_end(&j);
     jsonl_time(&j, "enrolled", host->enrolled_us);
-    jsonl_time(&j, "certificate_not_after", host->certificate_not_after_s * SECOND_US);
+    jsonl_time(&j, "certificate_not_after", render_seconds_us(host->certificate_not_after_s));
     return jsonl_line(&j);
 }
 

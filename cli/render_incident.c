@@ -294,7 +294,8 @@ void render_artifact_members(struct jsonl *j, const trawl_v1_Artifact *artifact)
     jsonl_u64(j, "pid", artifact->pid);
     jsonl_str(j, "file", artifact->file);
     jsonl_time(j, "host_time", artifact->wall_us);
-    jsonl_time(j, "time", artifact->wall_us ? artifact->wall_us - artifact->skew_us : 0);
+    jsonl_time(j, "time",
+               artifact->wall_us ? render_difference(artifact->wall_us, artifact->skew_us) : 0);
     jsonl_int(j, "skew_us", artifact->skew_us);
     jsonl_int(j, "skew_error_us", artifact->skew_error_us);
     jsonl_bool(j, "paused", artifact->paused);

@@ -5,6 +5,7 @@
  */
 #include "cli/series.h"
 
+#include <assert.h>
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
@@ -14,6 +15,7 @@
 #define FIRST_SERIES 16
 #define FIRST_SAMPLES 256
 #define GAP INT64_MIN
+#define FAR_US (INT64_C(1) << 60) /* so that differences of times are numbers too */
 
 /* ---- putting together ---- */
 
@@ -84,6 +86,7 @@ static int reserve(struct series *s, size_t count)
 /* Makes the grid hold [from, from + count) in steps relative to its present begin. */
 static int widen(struct series *s, int64_t from, size_t count)
 {
+    assert(count > 0);
     size_t before = from < 0 ? (size_t)-from : 0;
     int64_t end = from + (int64_t)count;
     size_t after = end > (int64_t)s->count ? (size_t)(end - (int64_t)s->count) : 0;
@@ -92,6 +95,7 @@ static int widen(struct series *s, int64_t from, size_t count)
     int r = reserve(s, before + s->count + after);
     if (r < 0)
         return r;
+    assert(s->values);
     if (before > 0 && s->count > 0)
         memmove(s->values + before, s->values, s->count * sizeof *s->values);
     for (size_t i = 0; i < before; i++)
@@ -110,8 +114,11 @@ static int64_t floor_div(int64_t a, int64_t b)
 
 int series_add(struct series_set *set, const trawl_v1_Samples *m)
 {
-    if (m->step_us == 0 || !m->has_descriptor)
+    bool is_far = m->from_us > FAR_US || m->from_us < -FAR_US;
+    if (m->step_us == 0 || !m->has_descriptor || is_far)
         return ERR_INVALID;
+    if (m->values_count == 0)
+        return 0;
     struct series *s = find(set, m);
     if (!s && !(s = begin(set, m)))
         return ERR_NOMEM;
@@ -224,11 +231,6 @@ static bool same_sum(const struct series *a, const struct series *b)
            strcmp(a->name, b->name) == 0;
 }
 
-static int64_t end_us(const struct series *s)
-{
-    return s->from_us + (int64_t)s->count * s->step_us;
-}
-
 /* Widens `sum` to hold `s`, then adds. `held` says where something was added already. */
 static int add_to_sum(struct series *sum, bool **held, const struct series *s)
 {
@@ -270,7 +272,7 @@ static int sum_run(struct series_set *out, const struct series *run, size_t coun
     sum->pid = 0;
     int r = 0;
     for (size_t i = 0; r == 0 && i < count; i++)
-        r = end_us(&run[i]) > run[i].from_us ? add_to_sum(sum, &held, &run[i]) : 0;
+        r = run[i].count > 0 ? add_to_sum(sum, &held, &run[i]) : 0;
     free(held);
     return r;
 }

@@ -159,7 +159,7 @@ static int check_piece(const struct transfer *t, const trawl_v1_Piece *piece, st
     return 0;
 }
 
-int transfer_piece(struct transfer *t, const trawl_v1_Piece *piece, struct failure *f)
+int transfer_piece(struct transfer *t, trawl_v1_Piece *piece, struct failure *f)
 {
     int r = check_piece(t, piece, f);
     if (r < 0)
@@ -167,7 +167,7 @@ int transfer_piece(struct transfer *t, const trawl_v1_Piece *piece, struct failu
     size_t written = 0;
     while (written < piece->data.size) {
         uv_fs_t request;
-        uv_buf_t rest = uv_buf_init((char *)(uintptr_t)(piece->data.bytes + written),
+        uv_buf_t rest = uv_buf_init((char *)(piece->data.bytes + written),
                                     (unsigned)(piece->data.size - written));
         int n = (int)uv_fs_write(NULL, &request, t->file, &rest, 1,
                                  (int64_t)(t->received_bytes + written), NULL);

@@ -33,7 +33,7 @@ struct transfer {
 int transfer_open(struct transfer *t, const char *path, const trawl_v1_Artifact *artifact,
                   bool *present, struct failure *f);
 /* ERR_PROTOCOL (not the piece that was asked for, wrong size), ERR_FULL, ERR_IO. */
-int transfer_piece(struct transfer *t, const trawl_v1_Piece *piece, struct failure *f);
+int transfer_piece(struct transfer *t, trawl_v1_Piece *piece, struct failure *f);
 /* Checks and gives the file its name. ERR_CORRUPT: it differed; the part is gone. */
 int transfer_finish(struct transfer *t, struct failure *f);
 /* Keeps the part for another time. A zeroed struct with file -1 is fine. */

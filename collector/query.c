@@ -15,8 +15,9 @@
 
 #define HOUR_US 3600000000ll
 #define DAY_US (24 * HOUR_US)
-#define BLOCK_SPAN_US (64 * 1000000ll) /* a block begins at most this long before its last sample \
-                                        */
+#define BLOCK_SPAN_US                                                           \
+    (64 * 1000000ll) /* a block begins at most this long before its last sample \
+                      */
 
 /* ---- rows of one host between two host times, over partitions ---- */
 

@@ -74,8 +74,11 @@ struct os_process_io {
     int error; /* errno of the broker's attempt, 0: values valid */
     uint64_t read_bytes, write_bytes;
 };
-/* Fills up to `count` pids whose io could not be read without privilege; returns how many. */
+/* Fills up to `count` pids whose io could not be read without privilege; returns how many. To be
+ * asked after a sample; a process that did not run since the broker's last answer is not named
+ * again. */
 size_t os_counters_want_io(struct os_counters *counters, uint32_t *pids, size_t count);
+/* Kept, and given to the sink as values of the next sample (a gap after 5 s without an answer). */
 void os_counters_give_io(struct os_counters *counters, const struct os_process_io *io,
                          size_t count);
 

@@ -12,13 +12,16 @@
 #include "common/buf.h"
 #include "common/err.h"
 
-/* Calls `each` with key and value: os, kernel, arch, cpus, memory, boot_time, ... */
+/* Calls `each` with key and value: os, kernel, arch, cpus, memory_bytes, boot_time (RFC 3339),
+ * boot_id, hostname, virtualization, container, init, cgroup, agent_user; what cannot be read is
+ * left out. */
 void os_host_facts(const char *root,
                    void (*each)(void *context, const char *key, const char *value), void *context);
 
 /*
  * Calls `each` for every capture kind and counter group this build knows: available here, or the
- * reason why not ("needs root or CAP_SYS_PTRACE"). `broker`: a privileged broker is there.
+ * reason why not ("needs root or CAP_SYS_PTRACE"). Available with a reason: only for some
+ * processes. `broker`: a privileged broker is there.
  */
 void os_host_caps(bool broker,
                   void (*each)(void *context, const char *name, bool available, const char *reason),

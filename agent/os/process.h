@@ -31,8 +31,11 @@ struct os_process_filter {
     uint32_t port;    /* listens on this TCP port */
 };
 
-/* Calls `each` for matches by rising pid, kernel threads and the caller's own processes left out.
- * Non-zero return of `each` stops and is returned. `root`: "" or a recorded tree. */
+/* Calls `each` for matches by rising pid; kernel threads, ended ones not yet reaped and the
+ * caller's own processes (the same program, above or below the caller) are left out. Non-zero
+ * return of `each` stops and is returned. `root`: "" or a recorded tree. ERR_INVALID: an empty
+ * filter. ERR_DENIED: a port was asked for, nothing was found and processes of others could not be
+ * looked at. */
 typedef int (*os_process_each_fn)(void *context, const struct os_process *process);
 int os_process_each(const char *root, const struct os_process_filter *filter,
                     os_process_each_fn each, void *context, struct failure *f);

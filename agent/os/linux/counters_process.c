@@ -449,13 +449,17 @@ static bool wants_io(const struct followed *process)
     return process->io_fd < 0 && lacks_privilege(process->io_error) && !known;
 }
 
+/* Each time from another one on, so that all have their turn when there are more than `count`. */
 size_t os_counters_want_io(struct os_counters *c, uint32_t *pids, size_t count)
 {
     struct processes *p = c->processes;
-    size_t wanted = 0;
-    for (size_t i = 0; i < p->followed_count && wanted < count; i++)
-        if (wants_io(&p->followed[i]))
-            pids[wanted++] = p->followed[i].pid;
+    size_t wanted = 0, asked = 0;
+    for (; asked < p->followed_count && wanted < count; asked++) {
+        const struct followed *process = &p->followed[(p->io_next + asked) % p->followed_count];
+        if (wants_io(process))
+            pids[wanted++] = process->pid;
+    }
+    p->io_next = wanted == count && count > 0 ? p->io_next + asked : 0;
     return wanted;
 }
 

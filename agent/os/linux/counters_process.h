@@ -79,6 +79,7 @@ struct processes {
     size_t followed_count, named_count;
     size_t busy_limit, named_limit;
     size_t thread_total;
+    size_t io_next;     /* whose io is asked for next */
     bool files_counted; /* the kernel tells how many files a process has open */
     uint64_t page_bytes;
 

@@ -17,11 +17,12 @@
 #define KNOWN_MAX 16384
 #define LIST_ALWAYS_US UINT64_C(10000000)
 #define TURN_SECONDS 10
-#define TURN_LEAST 8    /* processes a second */
+#define TURN_LEAST 4    /* processes a second */
 #define KERNEL_TURNS 16 /* kernel threads are read again each so many turns: their pids return */
 #define BUSY_US UINT64_C(60000000)   /* stays followed that long after it was busy */
 #define MATURE_US UINT64_C(10000000) /* younger ones are not followed, unless by name */
-#define LISTED_A_SECOND 256
+#define LISTED_EACH_SECOND 64        /* more processes: each two seconds */
+#define LISTED_A_SECOND 512          /* still more: so many for each second between listings */
 #define PIDS_FIRST 256
 
 void scan_done(struct processes *p)
@@ -46,11 +47,19 @@ static void tell(const struct processes *p, const struct known *known, bool star
 
 /* ---- listing ---- */
 
-/* A listing costs by the process: with thousands of them it is not made each second. */
+/* A listing costs by the process (0.5 us and more for each). */
+static uint64_t least_age_us(const struct processes *p)
+{
+    uint64_t seconds = p->known_count <= LISTED_EACH_SECOND ? 1 : 2;
+    if (seconds < p->known_count / LISTED_A_SECOND)
+        seconds = p->known_count / LISTED_A_SECOND;
+    return seconds * 1000000 - 100000; /* samples are not exactly a second apart */
+}
+
 static bool is_list_due(const struct os_counters *c, const struct processes *p)
 {
     uint64_t age_us = c->mono_us - p->listed_us;
-    if (p->listed_us != 0 && age_us < p->known_count / LISTED_A_SECOND * 1000000)
+    if (p->listed_us != 0 && age_us < least_age_us(p))
         return false;
     return p->listed_us == 0 || p->list_again || c->forks != p->listed_forks ||
            c->threads != p->listed_threads || age_us >= LIST_ALWAYS_US;

@@ -47,7 +47,8 @@ struct fake_script {
     struct fake_artifact artifacts[FAKE_ARTIFACTS];
     size_t artifact_count;
     atomic_int flip_piece; /* of every artifact: this piece has a byte that differs; -1 none */
-    atomic_int cuts;       /* so many times the connection ends after the first piece */
+    atomic_int cuts;       /* so many times the connection ends: after the first piece of an
+                                    artifact, or the targets of a watch */
     atomic_int refuse;     /* enum err of every call; 0 none */
     atomic_int captures, fetches, first_from_piece;
 };
@@ -138,8 +139,9 @@ static inline void fake_show(struct fake_script *s, struct grpc_call *call, stru
     grpc_finish(call, GRPC_OK, "");
 }
 
-static inline void fake_watch(struct fake_script *s, struct grpc_call *call, struct buf *wire)
+static inline void fake_watch(struct fake_peer *peer, struct grpc_call *call, struct buf *wire)
 {
+    struct fake_script *s = &peer->fake->script;
     trawl_v1_IncidentPart part = {.which_body = trawl_v1_IncidentPart_incident_tag};
     bool open = false;
     part.body.incident = s->incident;
@@ -148,6 +150,11 @@ static inline void fake_watch(struct fake_script *s, struct grpc_call *call, str
     for (size_t i = 0; i < s->target_count; i++) {
         part.body.target = s->targets[i];
         fake_send_part(call, wire, &part);
+    }
+    if (atomic_load(&s->cuts) > 0) {
+        atomic_fetch_sub(&s->cuts, 1);
+        peer->cut = true;
+        return;
     }
     for (size_t i = 0; i < s->target_count; i++) {
         part.body.target = s->targets[i];
@@ -255,7 +262,7 @@ static inline int fake_on_message(void *owner, struct grpc_call *call, struct sp
         fake_show(s, call, &wire);
         break;
     case METHOD_OPS_WATCH:
-        fake_watch(s, call, &wire);
+        fake_watch(c->peer, call, &wire);
         break;
     case METHOD_OPS_CAPTURE:
         fake_capture(s, call, &wire, request);

@@ -157,6 +157,23 @@ TEST(a_capture_where_nothing_was_gathered)
     fake_stop(&fake);
 }
 
+TEST(a_capture_bears_the_loss_of_the_collector)
+{
+    fake_usual(&fake.script);
+    fake.script.ends[0] = fake.script.ends[1] = trawl_v1_State_DONE;
+    fake_start(&fake);
+    atomic_store(&fake.script.cuts, 2);
+    struct fake_run_result r = FAKE_TRAWL(&fake, "capture", "*");
+    CHECK_EQ_INT(r.status, 0);
+    CHECK_EQ_INT(fake.script.captures, 1);
+    CHECK_EQ_INT(fake.script.cuts, 0);
+    CHECK_EQ_INT(count_of(r.err, "lost the collector"), 2);
+    CHECK_EQ_INT(count_of(r.err, "the collector is back"), 2);
+    CHECK(strstr(r.out, "2 done       trawl show K7F2Q\n") != NULL);
+    fake_run_done(&r);
+    fake_stop(&fake);
+}
+
 TEST(a_dry_run_and_one_that_does_not_wait)
 {
     fake_usual(&fake.script);

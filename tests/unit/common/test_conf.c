@@ -326,6 +326,24 @@ TEST(long_lines_are_refused_and_not_split)
     CHECK_EQ_INT(s.port, 5);
 }
 
+/* Where the limit lies is inih's affair; that the text tells it right is ours. */
+TEST(the_longest_line_is_as_long_as_the_error_says)
+{
+    char text[600], expected[80];
+    size_t length = 10;
+    memset(text, '#', sizeof text);
+    for (; length < 500; length++) {
+        text[length] = '\0';
+        if (parse(text) < 0)
+            break;
+        text[length] = '#';
+    }
+    snprintf(expected, sizeof expected,
+             "line too long at agent.conf:1: expected at most %zu characters", length - 1);
+    CHECK(length > 100);
+    CHECK_EQ_STR(f.text, expected);
+}
+
 TEST(a_file_with_zeros_is_no_text)
 {
     defaults();
@@ -436,7 +454,7 @@ TEST(a_value_may_begin_with_one_dash)
 
 TEST(flags_win_over_the_file_and_lists_join_among_flags)
 {
-    CHECK_EQ_INT(parse("port = 5\nlabels = f=1\nlabels = f=2\n"), 0);
+    CHECK_EQ_INT(parse("port = 5\nlabels = f=1\nlabels = f=2\nlabels = f=3\n"), 0);
     CHECK_EQ_INT(FLAGS("--labels", "x=1", "--port=6", "-l", "y=2"), 0);
     CHECK_EQ_STR(s.labels, "x=1,y=2");
     CHECK_EQ_INT(s.port, 6);
@@ -453,6 +471,7 @@ TEST(flag_errors)
         {{"--prt=5"}, "unknown flag '--prt'; did you mean '--port'? " KNOWN_FLAGS},
         {{"-x"}, "unknown flag '-x' " KNOWN_FLAGS},
         {{"-nx"}, "unknown flag '-nx' " KNOWN_FLAGS},
+        {{"--on-color"}, "unknown flag '--on-color' " KNOWN_FLAGS},
         {{"--no-port"}, "unknown flag '--no-port' " KNOWN_FLAGS},
         {{"--no-color=yes"}, "unexpected value for '--no-color'"},
         {{"--port"}, "missing value for '--port': expected --port PORT"},
@@ -512,12 +531,17 @@ TEST(help_breaks_behind_a_long_flag_and_leaves_out_hidden_ones)
     static const struct conf_row long_rows[] = {
         {.name = "hidden", .type = CONF_BOOL},
         {.name = "a-very-long-name-of-a-flag", .type = CONF_BOOL, .help = "help"},
+        {.name = "twenty-two-characters-", .type = CONF_BOOL, .help = "help"},
+        {.name = "twenty-one-characters", .type = CONF_BOOL, .help = "help"},
     };
     struct buf b;
     buf_init(&b, 4096);
-    CHECK_EQ_INT(conf_help(long_rows, 2, NULL, 0, &b), 0);
+    CHECK_EQ_INT(conf_help(long_rows, 4, NULL, 0, &b), 0);
     CHECK_EQ_STR(buf_str(&b), "      --a-very-long-name-of-a-flag\n"
-                              "                              help\n");
+                              "                              help\n"
+                              "      --twenty-two-characters-\n"
+                              "                              help\n"
+                              "      --twenty-one-characters help\n");
     buf_done(&b);
 }
 

@@ -248,6 +248,33 @@ TEST(what_needs_privilege_is_asked_of_the_broker)
         tree_maker = 0; /* the folder is not ours any more */
 }
 
+TEST(the_broker_is_asked_for_all_in_turns)
+{
+    static const char *const names[] = {"server", NULL};
+    const char *root = small_tree();
+    uint32_t pid, sum = 0;
+    for (uint32_t i = 1; i <= 3; i++) {
+        char path[64], full[TREE_PATH];
+        put_process(root, i, "server", 100);
+        snprintf(path, sizeof path, "/proc/%u/io", i);
+        tree_path(full, root, path);
+        REQUIRE(chmod(full, 0) == 0);
+    }
+    if (geteuid() == 0)
+        REQUIRE(setresuid(65534, 65534, 65534) == 0);
+    open_counters(root, names, 0);
+    sample();
+    for (int i = 0; i < 3; i++) {
+        REQUIRE(os_counters_want_io(counters, &pid, 1) == 1);
+        sum = sum * 10 + pid;
+    }
+    CHECK_EQ_INT(sum, 123);
+    CHECK_EQ_INT(os_counters_want_io(counters, &pid, 0), 0);
+    os_counters_close(counters);
+    if (getuid() != 0)
+        tree_maker = 0; /* the folder is not ours any more */
+}
+
 TEST(a_missing_proc_is_a_reason)
 {
     const char *root = tree_make();
