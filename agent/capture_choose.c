@@ -96,7 +96,7 @@ static void on_selected(struct capture *c, const struct broker_reply *reply,
     struct order *o = c->run.order;
     char selector[160];
     name_selector(&o->order.process, selector, sizeof selector);
-    if (f->code) {
+    if (!reply || f->code) {
         o->failed++;
         capture_note_reason(o, "%s", f->text);
         run_plan(c);
@@ -120,7 +120,7 @@ static void on_resolved(void *context, const struct broker_reply *reply, const s
     } else if (choose_has_selector(&c->run.order->order)) {
         on_selected(c, reply, f);
     } else {
-        if (!f->code)
+        if (reply && !f->code)
             keep_allowed(c, &reply->body.found);
         if (!ask_followed(c))
             run_plan(c);

@@ -179,10 +179,12 @@ static void look_back(struct capture *c, const struct job *job)
     int64_t to_us = c->settings.clock->wall_us(c->settings.clock);
     int64_t from_us = r->began_wall_us - (int64_t)r->order->order.last_us;
     bool is_counters = strcmp(job->kind, "counters") == 0;
-    int e = meta ? open_evidence(c, &f) : fail(&f, ERR_NOMEM, "out of memory");
+    int e = fail(&f, ERR_NOMEM, "out of memory");
+    if (meta)
+        e = open_evidence(c, &f);
     if (!e && is_counters && c->settings.sampler)
         sampler_cut(c->settings.sampler);
-    if (!e) {
+    if (meta && !e) {
         meta->wall_us = to_us;
         e = (is_counters ? lookback_counters
                          : lookback_events)(spool, from_us, to_us, evidence_write, &r->evidence,
@@ -229,7 +231,7 @@ static void conclude(struct capture *c, const struct job *job)
         fail(&f, r->write_error, "cannot keep the evidence: %s", err_text(r->write_error));
     if (!f.code && !meta)
         fail(&f, ERR_NOMEM, "out of memory");
-    if (!f.code) {
+    if (meta && !f.code) {
         safe_text(meta->process, sizeof meta->process, job->process.name);
         fill_meta(c, meta);
         (void)keep(c, job, meta, &f);
@@ -361,8 +363,8 @@ static bool start_worker(struct capture *c, const struct job *job)
         r->result = calloc(1, sizeof *r->result);
     if (!r->pipe_buffer)
         r->pipe_buffer = malloc(PIPE_BYTES);
-    int e = r->result && r->pipe_buffer ? 0 : fail(&f, ERR_NOMEM, "out of memory");
-    if (!e) {
+    int e = fail(&f, ERR_NOMEM, "out of memory");
+    if (r->result && r->pipe_buffer) {
         memset(r->result, 0, sizeof *r->result);
         e = open_evidence(c, &f);
     }

@@ -219,7 +219,7 @@ void run_plan(struct capture *c)
     size_t kinds = 0;
     while (job_kind_at(kinds))
         kinds++;
-    r->jobs = calloc(kinds * (r->process_count + 1), sizeof *r->jobs);
+    r->jobs = calloc((kinds + 1) * (r->process_count + 1), sizeof *r->jobs);
     r->job_count = r->next_job = r->window_job = 0;
     note_unknown_kinds(r->order);
     if (!r->jobs) {

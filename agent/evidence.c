@@ -79,7 +79,7 @@ int evidence_write(void *context, struct span bytes)
     e->size_bytes += bytes.size_bytes;
     while (bytes.size_bytes > 0) {
         uv_fs_t request;
-        uv_buf_t piece = uv_buf_init((char *)(uintptr_t)bytes.data, (unsigned)bytes.size_bytes);
+        uv_buf_t piece = uv_buf_init((char *)bytes.data, (unsigned)bytes.size_bytes);
         int n = uv_fs_write(NULL, &request, e->file, &piece, 1, -1, NULL);
         uv_fs_req_cleanup(&request);
         if (n == UV_EINTR)

@@ -29,6 +29,11 @@ struct known {
     char *label;
 };
 
+/* Sorted by name; of several series of one name the first. */
+struct column {
+    struct known *series;
+};
+
 struct reason {
     char text[BLOCK_REASON_SIZE];
     char example[LABEL_SIZE];
@@ -45,7 +50,7 @@ struct lookback {
     size_t known_count, known_room;
     size_t epoch_low, epoch_high; /* the run of the epoch last asked for */
     size_t columns;
-    struct known **by_column;
+    struct column *by_column;
     /* The rows under way: blocks of one beginning belong together. */
     int64_t rows_from_us;
     uint32_t step_us;
@@ -168,8 +173,8 @@ static int learn(void *context, const struct ring_record *record)
 
 static int compare_labels(const void *a, const void *b)
 {
-    const struct known *const *left = a, *const *right = b;
-    return strcmp((*left)->label, (*right)->label);
+    const struct column *left = a, *right = b;
+    return strcmp(left->series->label, right->series->label);
 }
 
 /* Gives used series their columns, equal labels the same one. */
@@ -181,13 +186,14 @@ static int make_columns(struct lookback *l)
         return ERR_NOMEM;
     for (size_t i = 0; i < l->known_count; i++)
         if (l->known[i].is_used)
-            l->by_column[used++] = &l->known[i];
+            l->by_column[used++].series = &l->known[i];
     qsort(l->by_column, used, sizeof *l->by_column, compare_labels);
     for (size_t i = 0; i < used; i++) {
-        struct known *k = l->by_column[i];
-        bool is_same = l->columns > 0 && strcmp(l->by_column[l->columns - 1]->label, k->label) == 0;
+        struct known *k = l->by_column[i].series;
+        bool is_same =
+            l->columns > 0 && strcmp(l->by_column[l->columns - 1].series->label, k->label) == 0;
         if (!is_same)
-            l->by_column[l->columns++] = k;
+            l->by_column[l->columns++].series = k;
         k->column = (uint32_t)(l->columns - 1);
     }
     return 0;
@@ -224,7 +230,7 @@ static int put_names(struct lookback *l)
     for (size_t i = 0; i < l->columns && !e; i++) {
         e = buf_append_byte(&l->out, ',');
         if (!e)
-            e = put_cell_text(&l->out, l->by_column[i]->label);
+            e = put_cell_text(&l->out, l->by_column[i].series->label);
         if (!e)
             e = flush(l, PIECE_BYTES);
     }
@@ -264,7 +270,7 @@ static int put_row(struct lookback *l, size_t row)
     for (size_t i = 0; i < l->columns && !e; i++) {
         e = buf_append_byte(&l->out, ',');
         if (!e && cells[i] != BLOCK_GAP)
-            e = put_value(&l->out, cells[i], l->by_column[i]->scale);
+            e = put_value(&l->out, cells[i], l->by_column[i].series->scale);
         if (!e)
             e = flush(l, PIECE_BYTES);
     }

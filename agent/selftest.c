@@ -26,7 +26,7 @@ struct usage {
 };
 
 struct self_test {
-    const struct settings *settings;
+    struct settings settings;
     struct agent_start start;
     uv_loop_t loop;
     struct spool *spool;
@@ -52,7 +52,7 @@ static void on_usage_before(void *context, const struct broker_reply *reply,
                             const struct failure *f)
 {
     struct self_test *t = context;
-    if (!f->code)
+    if (reply && !f->code)
         t->broker_before = reply->body.usage;
 }
 
@@ -65,7 +65,7 @@ static void on_sampler_stopped(void *context)
 static void on_usage_after(void *context, const struct broker_reply *reply, const struct failure *f)
 {
     struct self_test *t = context;
-    if (!f->code)
+    if (reply && !f->code)
         t->broker_after = reply->body.usage;
     sampler_stop(t->sampler, on_sampler_stopped, t);
 }
@@ -160,7 +160,7 @@ static void print(const struct self_test *t)
     struct buf out;
     struct figures g = work_out(t);
     buf_init(&out, 65536);
-    if (strcmp(t->settings->format, "json") == 0)
+    if (strcmp(t->settings.format, "json") == 0)
         put_json(t, &g, &out);
     else
         put_table(t, &g, &out);
@@ -175,7 +175,7 @@ static int open_parts(struct self_test *t, const char *directory, struct failure
     const uint64_t floors[SPOOL_LANES] = {0, 0};
     struct spool_opened rings;
     struct clock *clock = clock_system();
-    int e = spool_open(&t->spool, directory, (size_t)t->settings->ring_bytes, floors, &rings, f);
+    int e = spool_open(&t->spool, directory, (size_t)t->settings.ring_bytes, floors, &rings, f);
     if (!e) {
         e = events_open(&t->events, t->spool, clock, t->start.kernel_log, NULL, NULL);
         t->start.kernel_log = e ? t->start.kernel_log : NULL;
@@ -187,7 +187,7 @@ static int open_parts(struct self_test *t, const char *directory, struct failure
     struct sampler_settings settings = {
         .counters = {.root = "",
                      .processes = t->follow.list,
-                     .busiest = (uint32_t)t->settings->busiest},
+                     .busiest = (uint32_t)t->settings.busiest},
         .clock = clock,
         .spool = t->spool,
         .broker = t->broker,
@@ -207,7 +207,7 @@ static int open_parts(struct self_test *t, const char *directory, struct failure
 
 static int run(struct self_test *t, const char *directory, struct failure *f)
 {
-    if (agent_names_init(&t->follow, t->settings->follow) || uv_loop_init(&t->loop))
+    if (agent_names_init(&t->follow, t->settings.follow) || uv_loop_init(&t->loop))
         return fail(f, ERR_NOMEM, "out of memory");
     int e = open_parts(t, directory, f);
     (void)uv_run(&t->loop, UV_RUN_DEFAULT);
@@ -236,34 +236,37 @@ static void remove_directory(const char *directory)
     uv_fs_req_cleanup(&request);
 }
 
-int agent_self_test(const struct settings *settings, struct failure *f)
+/* A directory of our own, whose rings are thrown away afterwards. */
+static int make_directory(char out[STATE_PATH_SIZE], struct failure *f)
 {
-    struct settings *own = malloc(sizeof *own);
-    struct self_test *t = calloc(1, sizeof *t);
     char base[STATE_PATH_SIZE - 32], template[STATE_PATH_SIZE];
     size_t size = sizeof base;
     uv_fs_t request;
-    int e = own && t && !uv_os_tmpdir(base, &size) ? 0 : fail(f, ERR_NOMEM, "out of memory");
+    if (uv_os_tmpdir(base, &size))
+        return fail(f, ERR_NOTFOUND, "no directory for temporary files: set TMPDIR");
+    text_format(template, sizeof template, "%s/trawl-self-test-XXXXXX", base);
+    int made = uv_fs_mkdtemp(NULL, &request, template, NULL);
+    int e = made ? fail(f, ERR_IO, "cannot make a directory in '%s': %s", base, uv_strerror(made))
+                 : text_copy(out, STATE_PATH_SIZE, request.path);
+    uv_fs_req_cleanup(&request);
+    return e;
+}
+
+int agent_self_test(const struct settings *settings, struct failure *f)
+{
+    struct self_test *t = calloc(1, sizeof *t);
+    if (!t)
+        return fail(f, ERR_NOMEM, "out of memory");
+    t->settings = *settings;
+    int e = make_directory(t->settings.state_dir, f);
     if (!e) {
-        text_format(template, sizeof template, "%s/trawl-self-test-XXXXXX", base);
-        int made = uv_fs_mkdtemp(NULL, &request, template, NULL);
-        *own = *settings;
-        if (made)
-            e = fail(f, ERR_IO, "cannot make a directory in '%s': %s", base, uv_strerror(made));
-        else
-            text_copy(own->state_dir, sizeof own->state_dir, request.path);
-        uv_fs_req_cleanup(&request);
-    }
-    if (!e) {
-        t->settings = own;
         fprintf(stderr, "sampling for %d s...\n", WARM_SECONDS + SECONDS);
-        e = agent_prepare(&t->start, own, true, f);
+        e = agent_prepare(&t->start, &t->settings, true, f);
         if (!e)
-            e = run(t, own->state_dir, f);
-        remove_directory(own->state_dir);
+            e = run(t, t->settings.state_dir, f);
+        remove_directory(t->settings.state_dir);
         os_kernel_log_close(t->start.kernel_log);
     }
-    free(own);
     free(t);
     return e;
 }

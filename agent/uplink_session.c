@@ -265,10 +265,11 @@ int uplink_session_open(struct uplink_session **out, struct grpc *grpc,
     s->settings = *settings;
     buf_init(&s->encoded, trawl_v1_AgentMessage_size + 64);
     s->message = calloc(1, sizeof *s->message);
-    int e = s->message ? grpc_start(grpc, method_by_id(METHOD_FLEET_CONNECT)->path, 0, &call_events,
-                                    s, &s->call, f)
-                       : fail(f, ERR_NOMEM, "out of memory");
-    if (e) {
+    int e = fail(f, ERR_NOMEM, "out of memory");
+    if (s->message)
+        e = grpc_start(grpc, method_by_id(METHOD_FLEET_CONNECT)->path, 0, &call_events, s, &s->call,
+                       f);
+    if (!s->message || e) {
         uplink_session_close(s);
         return e;
     }

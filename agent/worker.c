@@ -83,7 +83,7 @@ static int write_all(int fd, const void *data, size_t size_bytes)
     while (size_bytes > 0) {
         uv_fs_t request;
         size_t some = size_bytes < 65536 ? size_bytes : 65536;
-        uv_buf_t piece = uv_buf_init((char *)(uintptr_t)at, (unsigned)some);
+        uv_buf_t piece = uv_buf_init((char *)at, (unsigned)some);
         int n = uv_fs_write(NULL, &request, fd, &piece, 1, -1, NULL);
         uv_fs_req_cleanup(&request);
         if (n == UV_EINTR)

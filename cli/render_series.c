@@ -306,21 +306,21 @@ static int csv_text(struct buf *out, const char *text)
 
 static int csv_row(const struct series *s, size_t i, struct buf *out)
 {
+    const char *const texts[] = {s->host, s->name, s->instance};
     char when[32];
     text_put_time(s->from_us + (int64_t)i * s->step_us, when, sizeof when);
-    int r = buf_printf(out, "%s,", when);
-    if (r == 0)
-        r = csv_text(out, s->host);
-    if (r == 0)
+    int r = buf_append_str(out, when);
+    for (size_t k = 0; r == 0 && k < sizeof texts / sizeof texts[0]; k++) {
         r = buf_append_byte(out, ',');
+        if (r == 0)
+            r = csv_text(out, texts[k]);
+    }
     if (r == 0)
-        r = csv_text(out, s->name);
+        r = buf_printf(out, ",%u,", s->pid);
     if (r == 0)
-        r = buf_append_byte(out, ',');
+        r = csv_text(out, s->unit);
     if (r == 0)
-        r = csv_text(out, s->instance);
-    if (r == 0)
-        r = buf_printf(out, ",%u,%s%s,", s->pid, s->unit, s->is_rate ? "/s" : "");
+        r = buf_append_str(out, s->is_rate ? "/s," : ",");
     if (r == 0 && !isnan(s->values[i]))
         r = buf_printf(out, "%.15g", s->values[i]);
     return r < 0 ? r : buf_append_byte(out, '\n');

@@ -75,9 +75,12 @@ static int reserve(struct series *s, size_t count)
     size_t capacity = s->capacity ? s->capacity : FIRST_SAMPLES;
     while (capacity < count)
         capacity *= 2;
-    double *values = realloc(s->values, capacity * sizeof *values);
+    double *values = calloc(capacity, sizeof *values);
     if (!values)
         return ERR_NOMEM;
+    if (s->count > 0)
+        memcpy(values, s->values, s->count * sizeof *values);
+    free(s->values);
     s->values = values;
     s->capacity = capacity;
     return 0;

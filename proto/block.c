@@ -382,7 +382,7 @@ static int give(const struct series *series, size_t sample_count, struct span re
 
 static int each_series(struct span body, block_each_fn each, void *context, struct failure *f)
 {
-    struct header h;
+    struct header h = {0};
     struct reasons reasons;
     struct series series = {0};
     int e = take_header(&body, &h, f);
@@ -420,7 +420,7 @@ int block_check(struct span data, size_t *series_count, size_t *sample_count, st
 {
     struct buf room;
     struct span body;
-    struct header h;
+    struct header h = {0};
     buf_init(&room, PLAIN_MAX_BYTES);
     int e = open_body(data, &room, &body, f);
     if (!e)

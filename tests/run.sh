@@ -159,7 +159,7 @@ seeds() { # fuzz_NAME -> its folder of seeds, or an empty one
 
 step_threads() {
     local program targets=() steady=()
-    for source in tests/unit/*/test_*thread*.c; do
+    for source in tests/unit/*/test_*thread*.c tests/unit/common/test_{conn,conn_refused,log,tls}.c; do
         [ -e "$source" ] && targets+=("$(unit_name "$source")")
     done
     if [ ${#targets[@]} -eq 0 ]; then

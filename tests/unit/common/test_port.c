@@ -28,7 +28,8 @@ static struct failure f;
 
 static void put_file(const char *at, const char *text, mode_t mode)
 {
-    int fd = open(at, O_WRONLY | O_CREAT | O_TRUNC, 0600);
+    unlink(at);
+    int fd = open(at, O_WRONLY | O_CREAT | O_EXCL, 0600);
     REQUIRE(fd >= 0);
     REQUIRE(write(fd, text, strlen(text)) == (ssize_t)strlen(text));
     REQUIRE(fchmod(fd, mode) == 0);
@@ -240,8 +241,10 @@ static bool mount_small_disk(const char *at)
 TEST(a_full_disk_is_an_error_here_and_not_a_signal_later)
 {
     char disk[SCRATCH_PATH_SIZE];
-    if (!mount_small_disk(scratch("disk", disk)))
+    if (!mount_small_disk(scratch("disk", disk))) {
+        scratch_done();
         SKIP("no right to mount a file system");
+    }
     struct port_map map = {0};
     bool fresh = false;
     scratch("disk/ring", path);
