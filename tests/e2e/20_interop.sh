@@ -2,13 +2,13 @@
 # SPDX-License-Identifier: Apache-2.0
 #
 # Our gRPC server (proto/grpc.c on common/conn.c) against stock clients over mTLS: Python's from Debian, Node's from npm,
-# and openssl for what no gRPC client would do. TRAWL_BUILD names the build folder with e2e/interop_echo_server.
+# and openssl for what no gRPC client would do. BUILD_DIR names the build folder with e2e/interop_echo_server.
 # Invariant: it stops, by number, only what it started, and ends within its limits.
 
 set -u
 
 cd "$(dirname "$0")/../.." || exit 1
-build=${TRAWL_BUILD:?TRAWL_BUILD must name a build folder}
+build=${BUILD_DIR:?BUILD_DIR must name a build folder}
 server=$build/e2e/interop_echo_server
 cache=${TRAWL_INTEROP_CACHE:-$build/interop-node}
 work=$(mktemp -d "${TMPDIR:-/tmp}/trawl-interop.XXXXXX")

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Captured stacks against gdb's, function by function and thread by thread, of an idle redis-server and of a victim with
-inlined functions; and what a client of redis-server notices of captures. BUILD_DIR (or TRAWL_BUILD) names the build folder.
+inlined functions; and what a client of redis-server notices of captures. BUILD_DIR names the build folder.
 Ends only what it started, by pid."""
 import atexit
 import os
@@ -13,7 +13,7 @@ import tempfile
 import threading
 import time
 
-BUILD = os.environ.get("BUILD_DIR") or os.environ.get("TRAWL_BUILD") or sys.exit("BUILD_DIR must name a build folder")
+BUILD = os.environ.get("BUILD_DIR") or sys.exit("BUILD_DIR must name a build folder")
 CAPTURE = os.path.join(BUILD, "bench", "bench_stacks")
 TMP = tempfile.mkdtemp(prefix="trawl-stacks-")
 CAPTURES_UNDER_LOAD = 20

@@ -2,14 +2,14 @@
 # SPDX-License-Identifier: Apache-2.0
 #
 # kill -9 of a process that writes to the store under load, at random instants: nothing that it acknowledged is lost,
-# doubled or wrong, and a writer that acknowledges too early is found out. TRAWL_BUILD names the build folder.
+# doubled or wrong, and a writer that acknowledges too early is found out. BUILD_DIR names the build folder.
 # Invariant: only processes that store_kill itself started are killed.
 #
 # usage: tests/e2e/40_store_kill.sh [TIMES]       (default: 50, or TRAWL_KILLS)
 
 set -u
 
-build=${TRAWL_BUILD:?TRAWL_BUILD must name a build folder}
+build=${BUILD_DIR:?BUILD_DIR must name a build folder}
 times=${1:-${TRAWL_KILLS:-50}}
 program=$build/e2e/store_kill
 [ -x "$program" ] || program=$build/bench/bench_store_kill
