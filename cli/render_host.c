@@ -74,7 +74,7 @@ static int by_key(const void *a, const void *b)
 
 int render_labels(struct buf *out, const trawl_v1_Host *host)
 {
-    const trawl_v1_Label *sorted[sizeof host->labels / sizeof host->labels[0]];
+    const trawl_v1_Label *sorted[sizeof host->labels / sizeof host->labels[0]] = {NULL};
     for (pb_size_t i = 0; i < host->labels_count; i++)
         sorted[i] = &host->labels[i];
     qsort(sorted, host->labels_count, sizeof(const trawl_v1_Label *), by_key);

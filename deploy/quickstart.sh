@@ -134,6 +134,11 @@ all_online() {
     [ "$("$bin/trawl" --context "$farm/sre" hosts -l role=web -o json | grep -c '"state":"online"')" -eq 6 ]
 }
 
+all_counted() {
+    [ "$("$bin/trawl" --context "$farm/sre" counters cpu.busy -l role=web --last 1m -o json 2>/dev/null |
+        grep -o '"host":"web-[1-6]"' | sort -u | wc -l)" -eq 6 ]
+}
+
 all_loaded() {
     local h requests rest
     for h in $hosts; do
@@ -166,6 +171,8 @@ up() {
     done
     wait_for 30 "six hosts online" all_online
     wait_for 30 "the services" all_loaded
+    say "waiting for the first counters (a block every 10 s)"
+    wait_for 30 "counters of six hosts" all_counted
 }
 
 # ---- what an SRE does ----

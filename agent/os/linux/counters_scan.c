@@ -447,7 +447,7 @@ void scan_sample(struct os_counters *c, struct processes *p)
     if (is_list_due(c, p))
         list(c, p);
     uint32_t scanned = p->fresh ? scan_fresh(c, p) : 0;
-    size_t quota = p->known_count / TURN_SECONDS;
+    size_t quota = p->user_count / TURN_SECONDS;
     if (quota < TURN_LEAST)
         quota = TURN_LEAST;
     if (quota > p->max_scanned - scanned)
