@@ -144,7 +144,7 @@ class Collector:
         self.arguments = list(arguments)
         self.process = None
         self.contexts = {}
-        self.run("init", self.directory, "--fleet", name, "--address", "127.0.0.1", "--port", str(self.port))
+        self.run("init", self.directory, "--fleet", os.path.basename(name), "--address", "127.0.0.1", "--port", str(self.port))
         Collector.all.append(self)
         self.start()
 
