@@ -36,6 +36,7 @@ struct spool {
     bool has_segment;
     uint64_t segment_bytes;
     struct buf encoded;
+    trawl_v1_AgentMessage *message; /* for events: 33 KB, made once and never cleared */
 };
 
 static const char *const file_names[SPOOL_LANES] = {"counters.ring", "events.ring"};
@@ -66,8 +67,9 @@ int spool_open(struct spool **out, const char *directory, size_t size_bytes,
     if (!spool)
         return fail(f, ERR_NOMEM, "cannot open the spool: out of memory");
     buf_init(&spool->encoded, MESSAGE_MAX);
+    spool->message = calloc(1, sizeof *spool->message);
     size_t sizes[SPOOL_LANES] = {size_bytes / 4 * 3, size_bytes / 4};
-    int e = 0;
+    int e = spool->message ? 0 : fail(f, ERR_NOMEM, "cannot open the spool: out of memory");
     for (int i = 0; i < SPOOL_LANES && !e; i++)
         e = open_lane(&spool->lanes[i], directory, file_names[i], sizes[i], floor[i],
                       &how->found[i], f);
@@ -87,6 +89,7 @@ void spool_close(struct spool *spool)
     for (int i = 0; i < SPOOL_LANES; i++)
         ring_close(spool->lanes[i].ring);
     buf_done(&spool->encoded);
+    free(spool->message);
     free(spool);
 }
 
@@ -112,14 +115,9 @@ int spool_push_event(struct spool *spool, trawl_v1_Event *event)
         .seq = event->seq,
         .time_us = event->wall_us,
     };
-    trawl_v1_AgentMessage *message = calloc(1, sizeof *message);
-    if (!message)
-        return ERR_NOMEM;
-    message->which_body = trawl_v1_AgentMessage_event_tag;
-    message->body.event = *event;
-    int e = push(spool, SPOOL_EVENTS, message, &record);
-    free(message);
-    return e;
+    spool->message->which_body = trawl_v1_AgentMessage_event_tag;
+    spool->message->body.event = *event;
+    return push(spool, SPOOL_EVENTS, spool->message, &record);
 }
 
 int spool_push_block(struct spool *spool, trawl_v1_AgentMessage *block)

@@ -13,13 +13,13 @@ usage: tests/run.sh [--quick] [--long] [--only STEP]... [--list]
   --long       fuzz 50 times as long, and clang-tidy and cppcheck
   --only STEP  only this step (may be repeated)
   --list       name the steps
-TRAWL_E2E=asan runs the scenarios on the sanitized programs instead of the release; TRAWL_BUILD=DIR builds elsewhere.
+TRAWL_E2E=asan runs all scenarios on the sanitized programs instead of the release; TRAWL_BUILD=DIR builds elsewhere.
 END
 }
 
 cd "$(dirname "$0")/.." || exit 1
 root=$(pwd)
-all="deps layers style lint unit threads fuzz mingw release e2e"
+all="deps layers style lint unit threads fuzz mingw release e2e sanitized"
 steps=${all/ lint/}
 only='' long=''
 while [ $# -gt 0 ]; do
@@ -230,16 +230,28 @@ step_release() {
     one "trawl-collector is there" test -x "$build/release/bin/trawl-collector"
 }
 
-step_e2e() {
-    local preset=${TRAWL_E2E:-release} script found=
-    build_preset "$preset" || return
-    for script in tests/e2e/[0-9][0-9]_*.sh; do
-        [ -e "$script" ] || continue
-        found=1
+# scenarios PRESET PREFIX SCRIPT... : on the programs of this preset.
+scenarios() {
+    local preset=$1 prefix=$2 script
+    shift 2
+    for script; do
         TRAWL_BIN=$build/$preset/bin BUILD_DIR=$build/$preset TRAWL_SOURCE=$root \
-            many "$(basename "$script" .sh)" timeout --kill-after=20 300 bash "$script"
+            many "$prefix$(basename "$script" .sh)" timeout --kill-after=20 300 bash "$script"
     done
-    [ -n "$found" ] || { echo "FAIL  no scenarios"; count 0 1 0; }
+}
+
+step_e2e() {
+    local preset=${TRAWL_E2E:-release} all
+    build_preset "$preset" || return
+    all=(tests/e2e/[0-9][0-9]_*.sh)
+    [ -e "${all[0]}" ] || { echo "FAIL  no scenarios"; count 0 1 0; return; }
+    scenarios "$preset" "" "${all[@]}"
+}
+
+# The scenarios in which most happens once more on the sanitized programs, with fewer rounds.
+step_sanitized() {
+    build_preset asan || return
+    ROUNDS=10 KILLS=4 scenarios asan asan_ tests/e2e/{10,12,13,41,42,50}_*.sh
 }
 
 for step in ${only:-$steps}; do

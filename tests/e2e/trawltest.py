@@ -80,6 +80,19 @@ def check_equal(got, wanted, text=""):
         raise AssertionError("%s: got %r, wanted %r" % (text, got, wanted))
 
 
+def sanitizer_report():
+    """What a sanitized program said in its log, with what follows; empty when nothing."""
+    for folder, _, names in os.walk(TMP):
+        for name in names:
+            if name.endswith(".log"):
+                with open(os.path.join(folder, name), errors="replace") as f:
+                    text = f.read()
+                for sign in ("ERROR: AddressSanitizer", "ERROR: LeakSanitizer", "runtime error:"):
+                    if sign in text:
+                        return text[text.index(sign):][:4000]
+    return ""
+
+
 def main():
     global _failures, _skips
     passed = 0
@@ -101,6 +114,10 @@ def main():
             traceback.print_exc(file=sys.stdout)
             for collector in Collector.all:
                 collector.show_log()
+    report = sanitizer_report()
+    if report:
+        _failures += 1
+        print("FAIL  a sanitizer complained\n" + report, flush=True)
     print("%d passed, %d failed, %d skipped" % (passed, _failures, _skips), flush=True)
     sys.exit(1 if _failures else 0)
 
