@@ -137,7 +137,7 @@ static bool is_passing(int code)
 {
     return code == ERR_FULL || code == ERR_BUSY || code == ERR_AGAIN || code == ERR_TIMEOUT ||
            code == ERR_UNREACHABLE || code == ERR_CLOSED || code == ERR_LIMIT || code == ERR_IO ||
-           code == ERR_NOMEM;
+           code == ERR_NOMEM || code == ERR_CONFLICT; /* what a cut upload sent was still landing */
 }
 
 static void on_uploaded(void *context, const struct failure *why)

@@ -18,7 +18,6 @@
 #define CA_DAYS 3650
 #define COLLECTOR_S (3650 * 86400ll)
 #define ADMIN_S (365 * 86400ll)
-#define BACKDATE_S 300
 
 struct authority {
     struct buf ca_pem, ca_key, cert_pem, key_pem;
@@ -94,7 +93,7 @@ static struct pki_issue issue_for(const char *fleet, const char *role, const cha
     text_copy(issue.identity.fleet, sizeof(issue.identity.fleet), fleet);
     text_copy(issue.identity.role, sizeof(issue.identity.role), role);
     text_copy(issue.identity.name, sizeof(issue.identity.name), name);
-    issue.identity.not_before_s = now_s - BACKDATE_S;
+    issue.identity.not_before_s = now_s - AUTHORITY_BACKDATE_S;
     issue.identity.not_after_s = now_s + lifetime_s;
     return issue;
 }

@@ -18,6 +18,8 @@
 #include "common/tls.h"
 #include "proto/codec.h"
 
+#define AUTHORITY_BACKDATE_S 300 /* certificates begin this long before they are made */
+
 struct authority;
 struct collector;
 

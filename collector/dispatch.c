@@ -11,6 +11,7 @@
 #include <string.h>
 
 #include "collector/fleet.h"
+#include "collector/ingest.h"
 #include "common/log.h"
 #include "common/text.h"
 
@@ -137,6 +138,7 @@ static void stop_rest(struct capture *capture, const struct target *bad)
     char reason[320];
     text_format(reason, sizeof(reason), "stopped: canary '%s' %s: %.200s", bad->record.host,
                 state_name(bad->record.state), bad->record.reason);
+    ingest_clean(reason); /* it may have been cut within a character */
     text_copy(capture->incident->record.stopped, sizeof(capture->incident->record.stopped), reason);
     LIST_EACH (at, &capture->targets) {
         struct target *t = LIST_ENTRY(at, struct target, link);
@@ -175,7 +177,7 @@ struct arrival {
     struct host *host;
 };
 
-static void resume_target(struct target *t, const struct host *host)
+static void resume_target(struct dispatch *dispatch, struct target *t, const struct host *host)
 {
     t->told = false;
     bool with_agent =
@@ -190,6 +192,10 @@ static void resume_target(struct target *t, const struct host *host)
                     "the agent's state directory was lost: whether the order ran is not known");
     else if (accepted)
         t->told = true; /* it has the order and will say what became of it */
+    else if (t->cancelling)
+        target_move(t, trawl_v1_State_CANCELLED, t->capture->incident->record.stopped);
+    if (t->cancelling && t->told) /* the cancel may have been lost with the connection */
+        dispatch_cancel(dispatch, t, t->capture->incident->record.stopped);
 }
 
 static int resume_incident(void *context, struct incident *incident)
@@ -200,7 +206,7 @@ static int resume_incident(void *context, struct incident *incident)
         LIST_EACH (t_at, &capture->targets) {
             struct target *t = LIST_ENTRY(t_at, struct target, link);
             if (t->host == arrival->host)
-                resume_target(t, arrival->host);
+                resume_target(arrival->dispatch, t, arrival->host);
         }
         dispatch_pump(arrival->dispatch, capture);
     }
@@ -242,5 +248,6 @@ void dispatch_cancel(struct dispatch *dispatch, const struct target *target, con
     m.body.cancel.order = target->record.order;
     text_copy(m.body.cancel.incident, sizeof(m.body.cancel.incident), target->record.incident);
     text_copy(m.body.cancel.reason, sizeof(m.body.cancel.reason), reason);
+    ingest_clean(m.body.cancel.reason);
     session_send(target->host->session, &m);
 }

@@ -21,6 +21,7 @@
 #define PROBES_AT_START 3
 #define PROBE_EVERY_MS 10000
 #define PROBE_FIRST_MS 50
+#define PENDING_MAX 256 /* records of one agent on their way to the store; then it has to wait */
 
 struct probe {
     int64_t skew_us, error_us;
@@ -32,6 +33,7 @@ struct session {
     struct host *host;
     bool announced, closed, watching;
     bool ack_due; /* something was committed since the last Ack */
+    bool paused;  /* too much is pending */
     int pending;  /* commits whose `done` has not come */
     uint64_t announced_last_order;
     uv_timer_t probe_timer;
@@ -122,16 +124,36 @@ static void send_ack(struct session *s)
     session_send(s, &m);
 }
 
+/* One agent must not fill the store's queue for all. */
+static void flow(struct session *s)
+{
+    bool stop = s->paused ? s->pending > PENDING_MAX / 2 : s->pending >= PENDING_MAX;
+    if (s->closed || stop == s->paused)
+        return;
+    s->paused = stop;
+    if (stop)
+        grpc_pause(s->call->grpc);
+    else
+        grpc_resume(s->call->grpc);
+}
+
+/* After every commit, successful or not. */
+static void landed(struct session *s)
+{
+    s->pending--;
+    if (!s->closed && s->ack_due && (!s->pending || s->pending % 64 == 0))
+        send_ack(s);
+    flow(s);
+}
+
 static void on_stored(void *context, const struct failure *why)
 {
     struct session *s = context;
-    s->pending--;
     if (!s->closed && why->code)
         call_finish(s->call, why);
     else if (!s->closed)
         s->ack_due = true;
-    if (!s->closed && s->ack_due && (!s->pending || s->pending % 64 == 0))
-        send_ack(s);
+    landed(s);
     release(s);
 }
 
@@ -145,7 +167,6 @@ static void on_verdict_stored(void *context, const struct failure *why)
 {
     struct verdict_ack *a = context;
     struct session *s = a->session;
-    s->pending--;
     if (!s->closed && why->code) {
         call_finish(s->call, why);
     } else if (!s->closed) {
@@ -155,6 +176,7 @@ static void on_verdict_stored(void *context, const struct failure *why)
         session_send(s, &m);
     }
     free(a);
+    landed(s);
     release(s);
 }
 
@@ -176,6 +198,9 @@ static int take_probe_reply(struct session *s, const trawl_v1_ProbeReply *r)
 {
     struct clock *clock = s->collector->clock;
     int64_t t4 = clock->wall_us(clock);
+    if (!ingest_is_time(r->collector_us) || !ingest_is_time(r->sent_us) ||
+        !ingest_is_time(r->received_us))
+        return 0; /* no clock shows that */
     int64_t round = (t4 - r->collector_us) - (r->sent_us - r->received_us);
     if (round < 0 || round > 60000000)
         return 0; /* a clock jumped meanwhile */
@@ -233,11 +258,35 @@ static void take_announcement(struct session *s, const trawl_v1_Announce *a)
     text_copy(host->serial_hex, sizeof(host->serial_hex), s->call->who->serial_hex);
 }
 
-static int welcome(struct session *s, const trawl_v1_Announce *a, struct failure *f)
+static void clean_announcement(trawl_v1_Announce *a)
+{
+    ingest_clean(a->version);
+    for (pb_size_t i = 0; i < a->facts_count; i++) {
+        ingest_clean(a->facts[i].key);
+        ingest_clean(a->facts[i].value);
+    }
+    for (pb_size_t i = 0; i < a->caps_count; i++) {
+        ingest_clean(a->caps[i].name);
+        ingest_clean(a->caps[i].reason);
+    }
+}
+
+static void say_watching(struct session *s, bool on)
+{
+    trawl_v1_CollectorMessage m = {.which_body = trawl_v1_CollectorMessage_watching_tag};
+    m.body.watching.on = on;
+    s->watching = on;
+    session_send(s, &m);
+}
+
+static int welcome(struct session *s, trawl_v1_Announce *a, struct failure *f)
 {
     struct collector *c = s->collector;
     if (a->state_id.size != 16)
         return fail(f, ERR_INVALID, "announce without a state_id of 16 bytes");
+    if (a->last_order > UINT64_MAX / 2) /* numbers after it must still rise */
+        return fail(f, ERR_INVALID, "announce with an order number that was never given");
+    clean_announcement(a);
     replace_older(s);
     take_announcement(s, a);
     s->host->session = s;
@@ -260,14 +309,17 @@ static int welcome(struct session *s, const trawl_v1_Announce *a, struct failure
     log_info("host '%s' connected from %s (agent %s)", s->host->record.name, s->call->address,
              s->host->record.version);
     on_probe_timer(&s->probe_timer);
+    if (c->top_watchers)
+        say_watching(s, true);
     dispatch_host_here(c->dispatch, s->host);
     return 0;
 }
 
 /* ---- messages ---- */
 
-static int take_verdict(struct session *s, const trawl_v1_Verdict *verdict, struct failure *f)
+static int take_verdict(struct session *s, trawl_v1_Verdict *verdict, struct failure *f)
 {
+    ingest_clean(verdict->reason);
     struct verdict_ack *a = malloc(sizeof(*a));
     if (!a)
         return fail(f, ERR_NOMEM, "out of memory");
@@ -289,7 +341,9 @@ static int take(struct session *s, trawl_v1_AgentMessage *m, struct failure *f)
     case trawl_v1_AgentMessage_announce_tag:
         return fail(f, ERR_PROTOCOL, "announced twice on one connection");
     case trawl_v1_AgentMessage_descriptors_tag:
-        return ingest_descriptors(c, s->host, &m->body.descriptors, f);
+        s->pending++;
+        e = ingest_descriptors(c, s->host, &m->body.descriptors, on_stored, s, f);
+        break;
     case trawl_v1_AgentMessage_block_tag:
         s->pending++;
         e = ingest_block(c, s->host, &m->body.block, on_stored, s, f);
@@ -303,7 +357,9 @@ static int take(struct session *s, trawl_v1_AgentMessage *m, struct failure *f)
         e = ingest_gap(c, s->host, &m->body.gap, on_stored, s, f);
         break;
     case trawl_v1_AgentMessage_verdict_tag:
-        return take_verdict(s, &m->body.verdict, f);
+        e = take_verdict(s, &m->body.verdict, f);
+        flow(s);
+        return e;
     case trawl_v1_AgentMessage_probe_reply_tag:
         return take_probe_reply(s, &m->body.probe_reply);
     default:
@@ -311,6 +367,7 @@ static int take(struct session *s, trawl_v1_AgentMessage *m, struct failure *f)
     }
     if (e)
         s->pending--;
+    flow(s);
     return e;
 }
 
@@ -318,11 +375,8 @@ static struct session *session_new(struct call *call, struct failure *f)
 {
     struct collector *c = call->collector;
     struct host *host = roster_find(c->roster, call->who->name);
-    if (!host || host->revoked) {
-        fail(f, ERR_IDENTITY, "host '%s' is not enrolled here%s", call->who->name,
-             host ? " any more: it was revoked" : "");
+    if (roster_admit(host, call->who, f))
         return NULL;
-    }
     struct session *s = calloc(1, sizeof(*s));
     if (!s) {
         fail(f, ERR_NOMEM, "out of memory");
@@ -370,10 +424,7 @@ static int watch_one(void *context, struct host *host)
     struct watch_all *w = context;
     if (!host->session || host->session->watching == w->on)
         return 0;
-    trawl_v1_CollectorMessage m = {.which_body = trawl_v1_CollectorMessage_watching_tag};
-    m.body.watching.on = w->on;
-    host->session->watching = w->on;
-    session_send(host->session, &m);
+    say_watching(host->session, w->on);
     return 0;
 }
 

@@ -13,6 +13,7 @@
 #include <time.h>
 
 #include "collector/dispatch.h"
+#include "collector/fleet.h"
 #include "collector/incident_store.h"
 #include "collector/keys.h"
 #include "common/id.h"
@@ -154,10 +155,11 @@ static void on_target_stored(void *context, const struct failure *why)
     settle(incidents, capture);
 }
 
+/* Before its capture is stored a change waits for the tick: creation may fail and free it all. */
 static void store_target(struct incidents *incidents, struct target *target)
 {
     target->dirty = true;
-    if (target->storing)
+    if (target->storing || !target->capture->stored)
         return;
     if (incident_store_put_target(incidents, target, on_target_stored, target))
         return;
@@ -188,9 +190,31 @@ struct creation {
     struct incidents *incidents;
     struct incident *incident;
     struct capture *capture;
+    bool fresh;    /* the incident was made for it */
+    bool finished; /* what the incident was before */
     store_done_fn done;
     void *context;
 };
+
+/* Takes back a capture that could not be stored, and an incident that holds nothing else, unless
+ * somebody watches it: then it ends empty. */
+static void abandon(struct incidents *incidents, struct incident *incident, struct capture *capture,
+                    bool fresh, bool finished)
+{
+    if (capture)
+        capture_free(capture);
+    if (!list_empty(&incident->captures))
+        return;
+    if (fresh && list_empty(&incident->watchers)) {
+        incidents->count--;
+        incident_free(incident);
+    } else if (finished) {
+        incident->record.finished = true;
+        tell_incident(incident);
+    } else {
+        finish_incident(incidents, incident);
+    }
+}
 
 static void on_incident_stored(void *context, const struct failure *why)
 {
@@ -198,12 +222,7 @@ static void on_incident_stored(void *context, const struct failure *why)
     struct incidents *incidents = creation->incidents;
     struct capture *capture = creation->capture;
     if (why->code) {
-        struct incident *incident = creation->incident;
-        capture_free(capture);
-        if (incident->capture_count <= 1) {
-            incidents->count--;
-            incident_free(incident);
-        }
+        abandon(incidents, creation->incident, capture, creation->fresh, creation->finished);
         creation->done(creation->context, why);
     } else {
         capture->stored = true;
@@ -326,7 +345,7 @@ int incident_capture(struct incidents *incidents, const trawl_v1_CaptureRequest 
     struct incident *incident = place_for(incidents, request, hosts, host_count, who, f);
     if (!incident)
         return f->code;
-    bool fresh = !incident->capture_count;
+    bool fresh = !incident->capture_count, finished = incident->record.finished;
     struct capture *capture = capture_new(incident, incident->capture_count + 1, request);
     struct creation *creation = calloc(1, sizeof(*creation));
     int e = capture && creation ? add_targets(capture, hosts, host_count) : ERR_NOMEM;
@@ -334,17 +353,12 @@ int incident_capture(struct incidents *incidents, const trawl_v1_CaptureRequest 
         capture->expires_us = now_us(incidents) + (int64_t)request->expire_us;
         incident->record.expires_us = capture->expires_us;
         incident->record.finished = false;
-        *creation = (struct creation){incidents, incident, capture, done, context};
+        *creation = (struct creation){incidents, incident, capture, fresh, finished, done, context};
         e = incident_store_put_capture(incidents, capture, on_capture_stored, creation);
     }
     if (e) {
         free(creation);
-        if (capture)
-            capture_free(capture);
-        if (fresh) {
-            incidents->count--;
-            incident_free(incident);
-        }
+        abandon(incidents, incident, capture, fresh, finished);
         return fail(f, e, "the capture cannot be stored now: %s", err_text(e));
     }
     *out = incident;
@@ -404,6 +418,12 @@ struct incident *incident_by_request(struct incidents *incidents, const uint8_t 
         if (incident->record.request_id.size == 16 &&
             !memcmp(incident->record.request_id.bytes, request_id, 16))
             return incident;
+        LIST_EACH (c_at, &incident->captures) { /* of one added by `into` */
+            const struct capture *capture = LIST_ENTRY(c_at, struct capture, link);
+            if (capture->request.request_id.size == 16 &&
+                !memcmp(capture->request.request_id.bytes, request_id, 16))
+                return incident;
+        }
     }
     return NULL;
 }
@@ -418,12 +438,14 @@ static struct incident *by_id(struct incidents *incidents, const char *id)
     return NULL;
 }
 
-static struct target *target_of(struct incident *incident, const struct host *host)
+/* A host can be a target of several captures of an incident: the order tells them apart. 0: any
+ * that was sent. */
+static struct target *target_of(struct incident *incident, const struct host *host, uint64_t order)
 {
     LIST_EACH (c_at, &incident->captures)
         LIST_EACH (t_at, &LIST_ENTRY(c_at, struct capture, link)->targets) {
             struct target *t = LIST_ENTRY(t_at, struct target, link);
-            if (t->host == host)
+            if (t->host == host && t->record.order && (!order || t->record.order == order))
                 return t;
         }
     return NULL;
@@ -453,8 +475,9 @@ int incident_verdict(struct incidents *incidents, struct host *host,
                      struct failure *f)
 {
     struct incident *incident = by_id(incidents, verdict->incident);
-    struct target *t = incident ? target_of(incident, host) : NULL;
-    if (!t || t->record.order != verdict->order || verdict->no < t->record.verdict_no) {
+    struct target *t =
+        incident && verdict->order ? target_of(incident, host, verdict->order) : NULL;
+    if (!t || verdict->no < t->record.verdict_no) {
         done_now(done, context); /* of something that has ended here */
         return 0;
     }
@@ -463,7 +486,8 @@ int incident_verdict(struct incidents *incidents, struct host *host,
     bool over = state_is_final(t->record.state);
     if (over && !state_is_final(verdict->state))
         dispatch_cancel(incidents->collector->dispatch, t, t->record.reason);
-    if (over || verdict->no == t->record.verdict_no) {
+    bool known = over || verdict->no == t->record.verdict_no;
+    if (known && !t->storing && !t->dirty) {
         done_now(done, context);
         return 0;
     }
@@ -472,7 +496,8 @@ int incident_verdict(struct incidents *incidents, struct host *host,
         return fail(f, ERR_NOMEM, "out of memory");
     *s = (struct stored){.done = done, .context = context};
     list_push(&t->waiting, &s->link);
-    take_verdict(t, verdict);
+    if (!known) /* otherwise what it said is on its way to the store */
+        take_verdict(t, verdict);
     return 0;
 }
 
@@ -481,10 +506,14 @@ int incident_verdict(struct incidents *incidents, struct host *host,
 static void cancel_target(struct incidents *incidents, struct target *t, const char *reason)
 {
     bool with_agent = t->record.state != trawl_v1_State_QUEUED;
-    if (with_agent && t->host->session)
-        dispatch_cancel(incidents->collector->dispatch, t, reason);
-    else
+    bool unsent = t->record.state == trawl_v1_State_SENT && !t->told;
+    bool here = t->host->session && session_is_ready(t->host->session);
+    if (!with_agent || !here || unsent) {
         target_move(t, trawl_v1_State_CANCELLED, reason);
+        return;
+    }
+    t->cancelling = true;
+    dispatch_cancel(incidents->collector->dispatch, t, reason);
 }
 
 void incident_cancel(struct incidents *incidents, struct incident *incident, const char *reason)
@@ -548,8 +577,7 @@ void incidents_tick(struct incidents *incidents)
 bool incident_accepts(struct incidents *incidents, const char *incident, const struct host *host)
 {
     struct incident *i = by_id(incidents, incident);
-    struct target *t = i ? target_of(i, host) : NULL;
-    return t && t->record.order;
+    return i && target_of(i, host, 0);
 }
 
 int incident_artifact(struct incidents *incidents, const trawl_v1_Artifact *artifact,

@@ -24,6 +24,7 @@ struct target {
     bool storing;        /* a commit of `record` is on its way */
     bool dirty;          /* `record` changed since, or could not be stored: to be committed again */
     bool told;           /* the order was sent in this session */
+    bool cancelling;     /* somebody cancelled it and the host has not said that it ended */
     struct list waiting; /* struct stored: who wants to hear of the next commit */
 };
 

@@ -128,6 +128,33 @@ int incident_store_put_artifact(struct incidents *incidents, const trawl_v1_Arti
     return e;
 }
 
+/* The commits of one capture: `done` hears once, of the first that failed if any did. */
+struct commits {
+    int pending;
+    bool all_queued;
+    struct failure why;
+    store_done_fn done; /* NULL: could not be queued, and the caller knows */
+    void *context;
+};
+
+static void commits_settle(struct commits *commits)
+{
+    if (commits->pending || !commits->all_queued)
+        return;
+    if (commits->done)
+        commits->done(commits->context, &commits->why);
+    free(commits);
+}
+
+static void on_commit(void *context, const struct failure *why)
+{
+    struct commits *commits = context;
+    commits->pending--;
+    if (why->code && !commits->why.code)
+        commits->why = *why;
+    commits_settle(commits);
+}
+
 /* Rows gathered for one commit; values lie one after the other in `bytes`. */
 struct batch {
     struct store_op ops[ROWS_PER_COMMIT];
@@ -138,21 +165,22 @@ struct batch {
 };
 
 static int batch_commit(struct incidents *incidents, const char *part, struct batch *b,
-                        store_done_fn done, void *context)
+                        struct commits *commits)
 {
     for (size_t i = 0; i < b->count; i++) {
         struct span value =
             span_of(b->bytes.data + b->offsets[i], b->offsets[i + 1] - b->offsets[i]);
         b->ops[i] = (struct store_op){STORE_PUT, key_span(&b->keys[i]), value};
     }
-    int e = kv_commit(incidents->collector->store, part, b->ops, b->count, done, context);
+    int e = kv_commit(incidents->collector->store, part, b->ops, b->count, on_commit, commits);
+    commits->pending += !e;
     b->count = 0;
     buf_clear(&b->bytes);
     return e;
 }
 
 static int batch_targets(struct incidents *incidents, struct capture *capture, const char *part,
-                         struct batch *b, store_done_fn done, void *context)
+                         struct batch *b, struct commits *commits)
 {
     int e = codec_put_capture_request(&b->bytes, &capture->request);
     b->keys[b->count] = keys_capture(capture->no);
@@ -160,7 +188,7 @@ static int batch_targets(struct incidents *incidents, struct capture *capture, c
     LIST_EACH (at, &capture->targets) {
         const struct target *t = LIST_ENTRY(at, struct target, link);
         if (!e && b->count == ROWS_PER_COMMIT)
-            e = batch_commit(incidents, part, b, NULL, NULL);
+            e = batch_commit(incidents, part, b, commits);
         if (!e)
             e = codec_put_target(&b->bytes, &t->record);
         if (e)
@@ -168,7 +196,7 @@ static int batch_targets(struct incidents *incidents, struct capture *capture, c
         b->keys[b->count] = keys_target(t->record.host);
         b->offsets[++b->count] = b->bytes.size_bytes;
     }
-    return e ? e : batch_commit(incidents, part, b, done, context);
+    return e ? e : batch_commit(incidents, part, b, commits);
 }
 
 int incident_store_put_capture(struct incidents *incidents, struct capture *capture,
@@ -177,12 +205,21 @@ int incident_store_put_capture(struct incidents *incidents, struct capture *capt
     char part[KEYS_PARTITION_SIZE];
     keys_incident_part(part, capture->incident->record.id);
     struct batch *b = calloc(1, sizeof(*b));
-    if (!b)
+    struct commits *commits = calloc(1, sizeof(*commits));
+    if (!b || !commits) {
+        free(b);
+        free(commits);
         return ERR_NOMEM;
+    }
     buf_init(&b->bytes, (size_t)ROWS_PER_COMMIT * STORE_VALUE_MAX);
-    int e = batch_targets(incidents, capture, part, b, done, context);
+    int e = batch_targets(incidents, capture, part, b, commits);
     buf_done(&b->bytes);
     free(b);
+    commits->done = e ? NULL : done;
+    commits->context = context;
+    commits->all_queued = true;
+    if (!commits->pending) /* nothing was queued: e says why */
+        free(commits);
     return e;
 }
 

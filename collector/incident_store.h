@@ -19,7 +19,7 @@ int incident_store_put_artifact(struct incidents *incidents, const trawl_v1_Arti
 /* Counts states, artifacts, pauses from the stored rows into incident->record. */
 int incident_store_summarise(struct incidents *incidents, struct incident *incident);
 
-/* Memory of the parts. */
+/* Memory of the parts. incident_free() needs an incident that nobody watches. */
 struct incident *incident_new(struct incidents *incidents, const trawl_v1_Incident *record);
 struct capture *capture_new(struct incident *incident, uint32_t no,
                             const trawl_v1_CaptureRequest *request);

@@ -15,6 +15,40 @@
 #include "proto/block.h"
 
 #define MAX_STEP_US 3600000000u
+#define TIME_END_US INT64_C(253402300800000000) /* the year 10000 */
+#define MAX_DESCRIPTORS (sizeof(((trawl_v1_Descriptors *)0)->list) / sizeof(trawl_v1_Descriptor))
+
+bool ingest_is_time(int64_t us)
+{
+    return us >= 0 && us < TIME_END_US;
+}
+
+/* Length of the UTF-8 character (RFC 3629) at `at`, which ends with a zero; 0 when it is none. */
+static size_t character(const uint8_t *at)
+{
+    uint8_t low = 0x80, high = 0xBF;
+    size_t size = at[0] < 0x80 ? 1 : at[0] < 0xC2 ? 0 : at[0] < 0xE0 ? 2 : at[0] < 0xF0 ? 3 : 4;
+    if (at[0] > 0xF4)
+        return 0;
+    if (at[0] == 0xE0 || at[0] == 0xF0)
+        low = at[0] == 0xE0 ? 0xA0 : 0x90;
+    if (at[0] == 0xED || at[0] == 0xF4)
+        high = at[0] == 0xED ? 0x9F : 0x8F;
+    for (size_t i = 1; i < size; i++, low = 0x80, high = 0xBF)
+        if (at[i] < low || at[i] > high)
+            return 0;
+    return size;
+}
+
+void ingest_clean(char *text)
+{
+    for (uint8_t *at = (uint8_t *)text; *at;) {
+        size_t size = character(at);
+        if (!size)
+            *at = '?';
+        at += size ? size : 1;
+    }
+}
 
 /* A record on its way: when it is committed the host's cursor follows, then the caller hears. */
 struct landing {
@@ -96,30 +130,61 @@ static int cannot_store(int e, struct failure *f)
     return fail(f, e, "the collector cannot store now: %s", err_text(e));
 }
 
-int ingest_descriptors(struct collector *c, struct host *host, const trawl_v1_Descriptors *list,
-                       struct failure *f)
+static int check_descriptors(trawl_v1_Descriptors *list, struct failure *f)
 {
-    char part[KEYS_PARTITION_SIZE];
-    keys_host_part(part, host->record.name);
-    struct buf value;
-    buf_init(&value, 1024);
-    int e = 0;
-    for (pb_size_t i = 0; i < list->list_count && !e; i++) {
-        const trawl_v1_Descriptor *d = &list->list[i];
+    for (pb_size_t i = 0; i < list->list_count; i++) {
+        trawl_v1_Descriptor *d = &list->list[i];
         if (!d->id || !d->name[0] || !d->scale)
             return fail(f, ERR_INVALID, "descriptor without id, name or scale");
-        buf_clear(&value);
-        struct key key = keys_descriptor(list->epoch, d->id);
-        e = codec_put_descriptor(&value, d);
-        if (!e)
-            e = kv_commit(c->store, part,
-                          &(struct store_op){STORE_PUT, key_span(&key), buf_span(&value)}, 1, NULL,
-                          NULL);
+        ingest_clean(d->name);
+        ingest_clean(d->instance);
+        ingest_clean(d->unit);
     }
-    buf_done(&value);
-    if (!e)
-        top_descriptors(c->top, host, list);
-    return e ? cannot_store(e, f) : 0;
+    return 0;
+}
+
+/* All of them in one commit. */
+static int put_descriptors(struct collector *c, const char *part, const trawl_v1_Descriptors *list,
+                           struct buf *values, store_done_fn done, void *context)
+{
+    struct store_op ops[MAX_DESCRIPTORS];
+    struct key keys[MAX_DESCRIPTORS];
+    size_t ends[MAX_DESCRIPTORS];
+    int e = 0;
+    for (pb_size_t i = 0; i < list->list_count && !e; i++) {
+        keys[i] = keys_descriptor(list->epoch, list->list[i].id);
+        e = codec_put_descriptor(values, &list->list[i]);
+        ends[i] = values->size_bytes;
+    }
+    for (pb_size_t i = 0; i < list->list_count && !e; i++) {
+        size_t from = i ? ends[i - 1] : 0;
+        struct span value = span_of(values->data + from, ends[i] - from);
+        ops[i] = (struct store_op){STORE_PUT, key_span(&keys[i]), value};
+    }
+    return e ? e : kv_commit(c->store, part, ops, list->list_count, done, context);
+}
+
+static void done_before(store_done_fn done, void *context);
+
+int ingest_descriptors(struct collector *c, struct host *host, trawl_v1_Descriptors *list,
+                       store_done_fn done, void *context, struct failure *f)
+{
+    char part[KEYS_PARTITION_SIZE];
+    struct buf values;
+    if (check_descriptors(list, f))
+        return f->code;
+    if (!list->list_count) {
+        done_before(done, context);
+        return 0;
+    }
+    keys_host_part(part, host->record.name);
+    buf_init(&values, STORE_VALUE_MAX);
+    int e = put_descriptors(c, part, list, &values, done, context);
+    buf_done(&values);
+    if (e)
+        return cannot_store(e, f);
+    top_descriptors(c->top, host, list);
+    return 0;
 }
 
 static void stamp(const struct host *host, int64_t *skew_us, int64_t *skew_error_us)
@@ -149,6 +214,8 @@ int ingest_block(struct collector *c, struct host *host, trawl_v1_CounterBlock *
         return ERR_INVALID;
     if (samples != block->count || !block->step_us || block->step_us > MAX_STEP_US)
         return fail(f, ERR_INVALID, "counter block with a wrong sample count or step");
+    if (!ingest_is_time(block->from_us))
+        return fail(f, ERR_INVALID, "counter block of an impossible time");
     stamp(host, &block->skew_us, &block->skew_error_us);
     char part[KEYS_PARTITION_SIZE];
     keys_counter_part(part, keys_shard(host->record.name), block->from_us);
@@ -172,6 +239,10 @@ int ingest_event(struct collector *c, struct host *host, trawl_v1_Event *event, 
         done_before(done, context);
         return 0;
     }
+    if (!ingest_is_time(event->wall_us))
+        return fail(f, ERR_INVALID, "event of an impossible time");
+    ingest_clean(event->process);
+    ingest_clean(event->text);
     stamp(host, &event->skew_us, &event->skew_error_us);
     text_copy(event->host, sizeof(event->host), host->record.name);
     char part[KEYS_PARTITION_SIZE];
@@ -196,11 +267,14 @@ int ingest_gap(struct collector *c, struct host *host, const trawl_v1_Gap *gap, 
     }
     if (gap->first_seq > gap->last_seq)
         return fail(f, ERR_INVALID, "gap that ends before it begins");
+    if (!ingest_is_time(gap->from_us))
+        return fail(f, ERR_INVALID, "gap of an impossible time");
     trawl_v1_Event event = {.type = trawl_v1_EventType_DATA_GAP, .wall_us = gap->from_us};
     event.seq = gap->first_seq;
     text_format(event.text, sizeof(event.text), "%s %llu to %llu were dropped: %s",
                 gap->events ? "events" : "counter blocks", (unsigned long long)gap->first_seq,
                 (unsigned long long)gap->last_seq, gap->reason);
+    ingest_clean(event.text);
     stamp(host, &event.skew_us, &event.skew_error_us);
     text_copy(event.host, sizeof(event.host), host->record.name);
     char part[KEYS_PARTITION_SIZE];

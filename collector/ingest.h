@@ -13,13 +13,19 @@
 /* All return 0 (then `done` comes, in order, unless it was stored before: then at once),
  * ERR_INVALID for what breaks the protocol, or ERR_BUSY/ERR_FULL: the agent has to come back later.
  */
-int ingest_descriptors(struct collector *c, struct host *host, const trawl_v1_Descriptors *list,
-                       struct failure *f);
+int ingest_descriptors(struct collector *c, struct host *host, trawl_v1_Descriptors *list,
+                       store_done_fn done, void *context, struct failure *f);
 int ingest_block(struct collector *c, struct host *host, trawl_v1_CounterBlock *block,
                  store_done_fn done, void *context, struct failure *f);
 int ingest_event(struct collector *c, struct host *host, trawl_v1_Event *event, store_done_fn done,
                  void *context, struct failure *f);
 int ingest_gap(struct collector *c, struct host *host, const trawl_v1_Gap *gap, store_done_fn done,
                void *context, struct failure *f);
+
+/* Whether a clock can show this: 1970 to 9999. Differences of such times do not overflow. */
+bool ingest_is_time(int64_t us);
+/* Replaces, in place, bytes that are not UTF-8 by '?': stock clients refuse a whole message for
+ * one of them. */
+void ingest_clean(char *text);
 
 #endif

@@ -8,6 +8,7 @@
 #include <string.h>
 
 #include "collector/authority.h"
+#include "collector/ingest.h"
 #include "collector/roster.h"
 #include "collector/serve.h"
 #include "common/log.h"
@@ -86,8 +87,11 @@ static int sign(struct joining *j, const char *host, struct span request_der, st
 static void on_enrolled(void *context, const struct failure *why)
 {
     struct joining *j = context;
+    struct host *host = roster_find(j->collector->roster, j->request.host);
     if (!why->code)
         log_info("host '%s' joined", j->request.host);
+    else if (host)
+        host->revoked = true; /* its row is not there: the name stays free */
     answer(j, why);
 }
 
@@ -104,6 +108,7 @@ static int enroll_host(struct joining *j, const trawl_v1_EnrollRequest *token, s
         return e;
     text_copy(record.name, sizeof(record.name), j->request.host);
     text_copy(record.version, sizeof(record.version), j->request.version);
+    ingest_clean(record.version);
     record.certificate_not_after_s = identity.not_after_s;
     record.labels_count = token->labels_count;
     memcpy(record.labels, token->labels, sizeof(record.labels));
@@ -162,8 +167,8 @@ static int renew_message(struct call *call, struct span request, struct failure 
     trawl_v1_RenewRequest r;
     struct host *host = roster_find(call->collector->roster, call->who->name);
     int e = codec_get_renew_request(&r, request, f);
-    if (!e && (!host || host->revoked))
-        e = fail(f, ERR_IDENTITY, "host '%s' is not enrolled here", call->who->name);
+    if (!e)
+        e = roster_admit(host, call->who, f);
     struct joining *j = e ? NULL : joining_new(call, f);
     if (!j)
         return f->code;

@@ -167,7 +167,7 @@ static int make_default_directory(const struct settings *s, struct failure *f)
 
 static int run_run(const struct command *command, int argc, char **argv, struct failure *f)
 {
-    struct settings s;
+    struct settings s = {.help = false};
     enum log_level level;
     int e = read_settings(&s, &argc, argv, f);
     if (!e && s.help)

@@ -72,10 +72,10 @@ static int reply_names(struct call *call, struct naming *n)
 static int names_message(struct call *call, struct span request, struct failure *f)
 {
     trawl_v1_HostsRequest r;
-    int e = codec_get_hosts_request(&r, request, f);
     struct naming *n = calloc(1, sizeof(*n));
-    if (!e && !n)
-        e = fail(f, ERR_NOMEM, "out of memory");
+    if (!n)
+        return fail(f, ERR_NOMEM, "out of memory");
+    int e = codec_get_hosts_request(&r, request, f);
     if (!e) {
         n->collector = call->collector;
         n->f = f;

@@ -10,6 +10,7 @@
 #include "collector/fetch.h"
 #include "collector/incident.h"
 #include "collector/incident_store.h"
+#include "collector/ingest.h"
 #include "collector/ops.h"
 #include "collector/ops_show.h"
 #include "common/log.h"
@@ -66,6 +67,8 @@ static int check_limits(trawl_v1_CaptureRequest *r, int64_t now_us, struct failu
         r->max_parallel = PARALLEL_DEFAULT;
     if (!r->expire_us)
         r->expire_us = EXPIRE_DEFAULT_US;
+    if (r->in_us > EXPIRE_MAX_US)
+        return fail(f, ERR_INVALID, "the instant asked for lies after the expiry");
     if (r->in_us)
         r->at_us = now_us + (int64_t)r->in_us;
     if (r->pause_max_us > PAUSE_HARD_US)
@@ -153,14 +156,28 @@ static void capture_ended(struct call *call)
         capturing->call = NULL;
 }
 
+static bool is_being_stored(const struct incident *incident)
+{
+    LIST_EACH (at, &incident->captures)
+        if (!LIST_ENTRY(at, struct capture, link)->stored)
+            return true;
+    return false;
+}
+
 /* A request that came before (the answer was lost) gets the same answer. */
 static bool answer_again(struct call *call, const trawl_v1_CaptureRequest *r)
 {
+    struct failure f;
     struct incident *incident =
         r->request_id.size ? incident_by_request(call->collector->incidents, r->request_id.bytes)
                            : NULL;
     if (!incident)
         return false;
+    if (is_being_stored(incident)) {
+        fail(&f, ERR_BUSY, "the same request is being stored now: ask again");
+        call_finish(call, &f);
+        return true;
+    }
     trawl_v1_CaptureReply *reply = calloc(1, sizeof(*reply));
     if (!reply)
         return false;
@@ -200,6 +217,10 @@ static int check_request(struct call *call, trawl_v1_CaptureRequest *r, struct f
 {
     struct clock *clock = call->collector->clock;
     int e = check_kinds(r, f);
+    ingest_clean(r->selector);
+    ingest_clean(r->note);
+    ingest_clean(r->process.name);
+    ingest_clean(r->process.unit);
     if (!e)
         e = check_process(r, f);
     if (!e)

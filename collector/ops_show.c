@@ -11,6 +11,7 @@
 
 #include "collector/incident.h"
 #include "collector/incident_store.h"
+#include "collector/ingest.h"
 #include "collector/query.h"
 #include "collector/report.h"
 #include "common/text.h"
@@ -182,6 +183,7 @@ static int send_lines(struct call *call, struct span text)
     while (!e && !text_take_until(&text, '\n', &line)) {
         trawl_v1_IncidentPart part = {.which_body = trawl_v1_IncidentPart_line_tag};
         text_copy_span(part.body.line, sizeof(part.body.line), line);
+        ingest_clean(part.body.line); /* it may have been cut within a character */
         e = send_part(call, &part);
     }
     return e;
@@ -291,8 +293,12 @@ int watch_message(struct call *call, struct span request, struct failure *f)
     struct incident_rows rows = {watch_target, NULL, call};
     if (!incident->record.finished)
         incident_store_summarise(incidents, incident);
-    if (!send_incident(call, &incident->record) && !incident_read(incidents, incident, &rows) &&
-        incident->record.finished)
+    e = send_incident(call, &incident->record);
+    if (!e)
+        e = incident_read(incidents, incident, &rows);
+    if (e)
+        return fail(f, e, "incident %s cannot be watched: %s", incident->record.id, err_text(e));
+    if (incident->record.finished)
         finish_watch(w);
     return 0;
 }

@@ -9,6 +9,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "collector/ingest.h"
 #include "collector/keys.h"
 #include "common/text.h"
 #include "proto/block.h"
@@ -18,6 +19,10 @@
 #define BLOCK_SPAN_US                                                           \
     (64 * 1000000ll) /* a block begins at most this long before its last sample \
                       */
+
+#define FEW_PARTS 48
+#define PART_NAMES_MAX_BYTES (4 * 1024 * 1024)
+#define TIME_MAX_US (INT64_C(1) << 60)
 
 /* ---- rows of one host between two host times, over partitions ---- */
 
@@ -68,8 +73,9 @@ static int scan_part(struct collector *c, const char *part, struct rows *r)
     return 0;
 }
 
-static int scan_window(struct collector *c, struct rows *r, int64_t part_us,
-                       void (*part_name)(char *, uint32_t, int64_t))
+typedef void (*part_name_fn)(char *out, uint32_t shard, int64_t host_us);
+
+static int scan_each(struct collector *c, struct rows *r, int64_t part_us, part_name_fn part_name)
 {
     uint32_t shard = keys_shard(r->host->record.name);
     for (int64_t at = r->from_us - r->from_us % part_us; at <= r->to_us && !r->stopped;
@@ -82,6 +88,60 @@ static int scan_window(struct collector *c, struct rows *r, int64_t part_us,
             return e;
     }
     return 0;
+}
+
+/* Partitions that exist, between two names. */
+struct parts {
+    const char *first, *last;
+    struct buf names; /* each with its zero */
+};
+
+static int note_part(void *context, const char *part)
+{
+    struct parts *p = context;
+    if (strcmp(part, p->last) > 0)
+        return 1;
+    if (strcmp(part, p->first) < 0)
+        return 0;
+    return buf_append(&p->names, part, strlen(part) + 1);
+}
+
+static int scan_listed(struct collector *c, struct rows *r, part_name_fn part_name)
+{
+    char first[KEYS_PARTITION_SIZE], last[KEYS_PARTITION_SIZE], prefix[KEYS_PARTITION_SIZE];
+    struct parts parts = {.first = first, .last = last};
+    uint32_t shard = keys_shard(r->host->record.name);
+    part_name(first, shard, r->from_us);
+    part_name(last, shard, r->to_us);
+    text_copy(prefix, sizeof(prefix), first);
+    strrchr(prefix, '/')[1] = '\0';
+    buf_init(&parts.names, PART_NAMES_MAX_BYTES);
+    int e = part_list(c->store, prefix, note_part, &parts);
+    for (size_t at = 0; e >= 0 && at < parts.names.size_bytes && !r->stopped;) {
+        const char *part = (const char *)parts.names.data + at;
+        at += strlen(part) + 1;
+        r->past = false;
+        e = scan_part(c, part, r);
+    }
+    buf_done(&parts.names);
+    return e < 0 ? e : 0;
+}
+
+/* A short window goes from partition to partition; a long one asks which there are. */
+static int scan_window(struct collector *c, struct rows *r, int64_t part_us, part_name_fn part_name)
+{
+    if (r->from_us < 0) /* no record is older, and all of that goes to one partition */
+        r->from_us = 0;
+    if (r->to_us < r->from_us)
+        return 0;
+    return (r->to_us - r->from_us) / part_us < FEW_PARTS ? scan_each(c, r, part_us, part_name)
+                                                         : scan_listed(c, r, part_name);
+}
+
+/* The part of a window in which a record can lie (ingest_is_time), so that sums do not overflow. */
+static int64_t clamp(int64_t us)
+{
+    return us < -TIME_MAX_US ? -TIME_MAX_US : us > TIME_MAX_US ? TIME_MAX_US : us;
 }
 
 static int64_t skew_of(const struct host *host)
@@ -115,17 +175,19 @@ static int event_row(void *context, struct span value)
 int query_events(struct collector *c, const struct host *host, int64_t from_us, int64_t to_us,
                  query_event_fn each, void *context, struct failure *f)
 {
-    struct event_query q = {from_us, to_us, each, context};
+    struct event_query q = {clamp(from_us), clamp(to_us), each, context};
     int64_t skew = skew_of(host);
     struct rows rows = {.host = host, .row = event_row, .context = &q};
-    rows.from_us = from_us + skew - SKEW_SLACK_US;
-    rows.to_us = to_us + skew + SKEW_SLACK_US;
+    rows.from_us = q.from_us + skew - SKEW_SLACK_US;
+    rows.to_us = q.to_us + skew + SKEW_SLACK_US;
     int e = scan_window(c, &rows, DAY_US, keys_event_part);
     return e ? fail(f, e, "events of '%s' cannot be read: %s", host->record.name, err_text(e))
              : rows.stopped;
 }
 
 /* ---- descriptors ---- */
+
+#define MAX_DESCRIPTORS 1000000 /* looked at */
 
 struct known {
     uint64_t epoch;
@@ -136,6 +198,8 @@ struct known {
 struct descriptors {
     struct known *list;
     size_t count, capacity;
+    size_t seen;
+    struct key last;
     const struct query_counters *query; /* NULL: all are wanted */
 };
 
@@ -155,6 +219,9 @@ static int descriptor_row(void *context, struct span key, struct span value)
     struct failure f;
     trawl_v1_Descriptor d;
     struct span rest = key, epoch;
+    all->seen++;
+    memcpy(all->last.bytes, key.data, key.size_bytes);
+    all->last.size_bytes = key.size_bytes;
     if (span_take(&rest, 1, &(struct span){0}) || span_take(&rest, 8, &epoch) ||
         codec_get_descriptor(&d, value, &f) || (all->query && !is_wanted(all->query, &d)))
         return 0;
@@ -178,8 +245,15 @@ static int load_descriptors(struct collector *c, const struct host *host, struct
 {
     char part[KEYS_PARTITION_SIZE];
     keys_host_part(part, host->record.name);
-    struct span none = {0};
-    int e = kv_scan(c->store, part, none, span_str("d"), 100000, descriptor_row, out);
+    struct span from = {0};
+    size_t before;
+    int e;
+    do { /* one scan is bounded in time and may end early */
+        before = out->seen;
+        e = kv_scan(c->store, part, from, span_str("d"), MAX_DESCRIPTORS, descriptor_row, out);
+        out->last.bytes[out->last.size_bytes] = 0;
+        from = span_of(out->last.bytes, out->last.size_bytes + 1);
+    } while (e >= 0 && out->seen > before && out->seen < MAX_DESCRIPTORS);
     return e < 0 ? fail(f, e, "descriptors of '%s' cannot be read: %s", host->record.name,
                         err_text(e))
                  : 0;
@@ -249,6 +323,7 @@ static int on_series(void *context, const struct block_view *view)
     s->step_us = q->block.step_us;
     s->skew_error_us = q->block.skew_error_us;
     text_copy_span(s->gap_reason, sizeof(s->gap_reason), view->reason);
+    ingest_clean(s->gap_reason); /* it was within the block's bytes */
     return q->each(q->context, s);
 }
 
@@ -271,8 +346,8 @@ int query_counters(struct collector *c, const struct host *host, const struct qu
     *q = (struct counter_query){.host = host, .query = query, .each = each, .context = context};
     q->descriptors.query = query;
     struct rows rows = {.host = host, .row = block_row, .context = q};
-    rows.from_us = query->from_us + skew_of(host) - BLOCK_SPAN_US - SKEW_SLACK_US;
-    rows.to_us = query->to_us + skew_of(host) + SKEW_SLACK_US;
+    rows.from_us = clamp(query->from_us) + skew_of(host) - BLOCK_SPAN_US - SKEW_SLACK_US;
+    rows.to_us = clamp(query->to_us) + skew_of(host) + SKEW_SLACK_US;
     int e = load_descriptors(c, host, &q->descriptors, f);
     if (!e && q->descriptors.count)
         e = scan_window(c, &rows, HOUR_US, keys_counter_part);

@@ -9,6 +9,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "collector/authority.h"
 #include "collector/collector.h"
 #include "collector/fleet.h"
 #include "collector/keys.h"
@@ -75,6 +76,8 @@ int roster_is_revoked(void *context, const char *serial_hex)
 static int remember_revoked(struct roster *roster, const char *serial_hex)
 {
     int e = 0;
+    if (roster_is_revoked(roster, serial_hex))
+        return 0;
     uv_mutex_lock(&roster->lock);
     if (roster->revoked_count == MAX_REVOKED)
         e = ERR_LIMIT;
@@ -98,6 +101,17 @@ static void revoke_serial(struct roster *roster, const char *serial_hex)
     struct store_op op = {STORE_PUT, span_str(serial_hex), span_str("revoked")};
     if (*serial_hex && !remember_revoked(roster, serial_hex))
         kv_commit(roster->collector->store, "revoked", &op, 1, NULL, NULL);
+}
+
+int roster_admit(const struct host *host, const struct pki_identity *who, struct failure *f)
+{
+    if (!host || host->revoked)
+        return fail(f, ERR_IDENTITY, "host '%s' is not enrolled here%s", who->name,
+                    host ? " any more: it was revoked" : "");
+    if (who->not_before_s + AUTHORITY_BACKDATE_S < host->record.enrolled_us / 1000000)
+        return fail(f, ERR_IDENTITY, "host '%s' was enrolled anew: this certificate is older",
+                    who->name);
+    return 0;
 }
 
 /* ---- loading ---- */
@@ -246,6 +260,7 @@ int roster_add(struct roster *roster, const trawl_v1_Host *record, const char *s
     int e = roster_save_cursors(roster, host, NULL, NULL);
     if (!e)
         e = roster_save(roster, host, done, context);
+    host->revoked = e != 0; /* not stored: the name stays free */
     return e ? fail(f, e, "cannot store host '%s': %s", record->name, err_text(e)) : 0;
 }
 

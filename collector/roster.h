@@ -15,7 +15,9 @@
 #include "proto/codec.h"
 
 struct collector;
+struct pki_identity;
 struct session; /* fleet.h */
+struct window;  /* top.c */
 
 struct host {
     struct list link; /* roster->hosts, by name */
@@ -24,6 +26,7 @@ struct host {
     trawl_v1_Cap caps[24];
     size_t cap_count;
     struct session *session; /* NULL: not connected */
+    struct window *window;   /* top's, NULL: no counters came */
     uint64_t last_seen_mono_us;
     /* Delivery cursors, stored under "seq". */
     uint8_t state_id[16];
@@ -41,6 +44,12 @@ int roster_open(struct roster **out, struct collector *c, struct failure *f); /*
 void roster_close(struct roster *roster);
 
 struct host *roster_find(struct roster *roster, const char *name); /* NULL: not enrolled */
+/*
+ * Whether this certificate speaks for the host (NULL: not enrolled). ERR_IDENTITY: revoked, or the
+ * certificate was made before the host's present enrolment (one that was renewed and never shown
+ * before the revocation is in no table).
+ */
+int roster_admit(const struct host *host, const struct pki_identity *who, struct failure *f);
 /* A new enrolled host with labels; commits, then `done`. ERR_EXISTS. */
 int roster_add(struct roster *roster, const trawl_v1_Host *record, const char *serial_hex,
                store_done_fn done, void *context, struct failure *f);

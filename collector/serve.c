@@ -18,6 +18,13 @@
 #define MAX_CALLS_AGENT 16
 #define MAX_CALLS_PERSON 100
 #define DRAIN_LOOK_MS 20
+/* The largest request is a piece with its description. Who joins has no certificate yet. */
+#define REQUEST_MAX_BYTES (256 * 1024)
+#define AGENT_QUEUE_BYTES (4u * 1024 * 1024)
+#define JOIN_REQUEST_MAX_BYTES (16 * 1024)
+#define JOIN_MAX_CALLS 2
+#define JOIN_MAX_CONNECTIONS 256
+#define JOIN_MAX_US 30000000ull
 
 struct peer {
     struct list link; /* listener->peers */
@@ -27,6 +34,7 @@ struct peer {
     uv_timer_t timer;
     unsigned role;
     bool joining;
+    uint64_t opened_us;
     struct list calls;
 };
 
@@ -65,22 +73,32 @@ static const struct handler *find_handler(enum method_id id)
 
 /* ---- calls ---- */
 
+/* What was sent is taken off the queue once, at the end: it may be long. */
+static int send_queued(struct call *call)
+{
+    struct span rest = buf_span(&call->queue), message;
+    size_t sent = 0;
+    uint32_t size;
+    int e = 0;
+    while (!e && !span_take_u32(&rest, &size) && !span_take(&rest, size, &message)) {
+        e = grpc_send(call->grpc, message);
+        if (!e)
+            sent += 4 + (size_t)size;
+    }
+    buf_consume(&call->queue, sent);
+    return e;
+}
+
 static void flush_queue(struct call *call)
 {
-    while (call->queue.size_bytes >= 4) {
-        struct span all = buf_span(&call->queue), message;
-        uint32_t size = 0;
-        span_take_u32(&all, &size);
-        if (span_take(&all, size, &message))
-            break;
-        int e = grpc_send(call->grpc, message);
-        if (e == ERR_LIMIT)
-            return;
-        if (e) {
-            buf_clear(&call->queue);
-            return;
-        }
-        buf_consume(&call->queue, 4 + (size_t)size);
+    int e = send_queued(call);
+    if (e == ERR_LIMIT)
+        return;
+    if (e) {
+        buf_clear(&call->queue);
+        if (!call->verdict.code)
+            fail(&call->verdict, e, "the answer could not be sent: %s", err_text(e));
+        call->finishing = true;
     }
     if (!call->finishing)
         return;
@@ -132,6 +150,11 @@ void call_answer(struct call *call, struct span message)
         call_finish(call, NULL);
 }
 
+static bool takes_one_request(const struct call *call)
+{
+    return call->method->streaming == METHOD_UNARY || call->method->streaming == METHOD_SERVER;
+}
+
 static int on_message(void *owner, struct grpc_call *grpc, struct span message)
 {
     (void)grpc;
@@ -139,12 +162,13 @@ static int on_message(void *owner, struct grpc_call *grpc, struct span message)
     if (call->finishing)
         return 0;
     struct failure f = {0};
-    bool single =
-        call->method->streaming == METHOD_UNARY || call->method->streaming == METHOD_SERVER;
-    if (call->messages++ && single)
+    int e = 0;
+    if (call->messages++ && takes_one_request(call))
         fail(&f, ERR_PROTOCOL, "'%s' takes one request", call->method->path);
     else
-        call->handler->message(call, message, &f);
+        e = call->handler->message(call, message, &f);
+    if (e < 0 && !f.code) /* no call may hang for want of a text */
+        fail(&f, e, "'%s' failed: %s", call->method->path, err_text(e));
     if (f.code)
         call_finish(call, &f);
     return 0;
@@ -155,7 +179,13 @@ static void on_end(void *owner, struct grpc_call *grpc)
     (void)grpc;
     struct call *call = owner;
     struct failure f = {0};
-    if (call->handler->end && !call->finishing && call->handler->end(call, &f))
+    if (call->finishing)
+        return;
+    if (!call->messages && takes_one_request(call))
+        fail(&f, ERR_PROTOCOL, "'%s' came without its request", call->method->path);
+    else if (call->handler->end)
+        call->handler->end(call, &f);
+    if (f.code)
         call_finish(call, &f);
 }
 
@@ -205,7 +235,7 @@ static int on_call(void *owner, struct grpc_call *grpc, const char *path,
     call->grpc = grpc;
     call->method = method;
     call->handler = find_handler(method->id);
-    buf_init(&call->queue, CALL_QUEUE_BYTES);
+    buf_init(&call->queue, peer->role == METHOD_ROLE_AGENT ? AGENT_QUEUE_BYTES : CALL_QUEUE_BYTES);
     assert(call->handler);
     list_push(&peer->calls, &call->link);
     *events = &call_events;
@@ -232,10 +262,13 @@ static void arm_timer(struct peer *peer)
         conn_abort(peer->conn, f.code, f.text);
         return;
     }
-    if (peer->listener->draining && grpc_is_idle_after_drain(peer->grpc)) {
+    bool overdue = peer->joining && now - peer->opened_us >= JOIN_MAX_US;
+    if (overdue || (peer->listener->draining && grpc_is_idle_after_drain(peer->grpc))) {
         conn_close(peer->conn);
         return;
     }
+    if (peer->joining && peer->opened_us + JOIN_MAX_US < next)
+        next = peer->opened_us + JOIN_MAX_US;
     uint64_t wait_ms = next == UINT64_MAX ? 60000 : next <= now ? 1 : (next - now) / 1000 + 1;
     if (peer->listener->draining && wait_ms > DRAIN_LOOK_MS)
         wait_ms = DRAIN_LOOK_MS;
@@ -258,9 +291,13 @@ static int on_opened(void *owner, struct conn *conn)
     peer->role = peer->joining ? METHOD_ROLE_JOINING : method_role(who->role);
     bool agent = peer->role == METHOD_ROLE_AGENT;
     struct grpc_limits limits = {.max_calls = agent ? MAX_CALLS_AGENT : MAX_CALLS_PERSON,
+                                 .max_message_bytes = REQUEST_MAX_BYTES,
                                  .resets_per_s = agent ? 0 : MAX_CALLS_PERSON};
-    if (grpc_open_server(&peer->grpc, &limits, &grpc_server_events, peer,
-                         c->clock->mono_us(c->clock)))
+    if (peer->joining)
+        limits = (struct grpc_limits){.max_calls = JOIN_MAX_CALLS,
+                                      .max_message_bytes = JOIN_REQUEST_MAX_BYTES};
+    peer->opened_us = c->clock->mono_us(c->clock);
+    if (grpc_open_server(&peer->grpc, &limits, &grpc_server_events, peer, peer->opened_us))
         return -1;
     log_debug("connected: role '%s' name '%s' at %s", who->role, who->name, conn_address(conn));
     arm_timer(peer);
@@ -373,11 +410,14 @@ static const struct conn_listener_events door_events = {on_accepted, on_turned_a
 static int open_door(struct door *door, enum tls_side side, uint64_t port, struct failure *f)
 {
     struct collector *c = door->listener->collector;
+    uint32_t most = (uint32_t)c->settings->max_connections;
+    if (door->joining && most > JOIN_MAX_CONNECTIONS)
+        most = JOIN_MAX_CONNECTIONS;
     int e = authority_tls(c->authority, side, roster_is_revoked, c->roster, &door->tls, f);
     if (e)
         return e;
-    e = conn_listen(&door->socket, c->loop, door->tls, c->settings->listen, (uint16_t)port,
-                    (uint32_t)c->settings->max_connections, NULL, &door_events, door, f);
+    e = conn_listen(&door->socket, c->loop, door->tls, c->settings->listen, (uint16_t)port, most,
+                    NULL, &door_events, door, f);
     if (!e)
         door->listener->open_handles++;
     return e;

@@ -34,6 +34,7 @@ static const char *const names[WHAT_COUNT] = {
     "process.read_bytes", "process.write_bytes"};
 
 #define MAX_SERIES 192
+#define RATE_END 1e18 /* no counter rises so fast: nonsense, and more than fits */
 
 struct series {
     uint32_t id;
@@ -49,7 +50,8 @@ struct window {
     struct list link;
     struct host *host;
     uint64_t epoch;
-    int64_t at_us; /* of the newest block's last sample, host time */
+    uint64_t seq;  /* of the newest block */
+    int64_t at_us; /* of its last sample, host time */
     size_t count;
     struct series series[MAX_SERIES];
 };
@@ -79,17 +81,21 @@ void top_close(struct top *top)
     free(top);
 }
 
-static struct window *window_of(struct top *top, const struct host *host)
-{
-    LIST_EACH (at, &top->windows) {
-        struct window *w = LIST_ENTRY(at, struct window, link);
-        if (w->host == host)
-            return w;
-    }
-    return NULL;
-}
-
 /* ---- feeding ---- */
+
+/* The process series that was silent for longest makes room: processes come and go over days. */
+static void make_room(struct window *w)
+{
+    size_t victim = 0;
+    for (size_t i = 1; i < w->count; i++) {
+        const struct series *s = &w->series[i], *v = &w->series[victim];
+        bool is_better = (s->pid != 0) > (v->pid != 0);
+        if (is_better || ((s->pid != 0) == (v->pid != 0) && s->at_us[0] < v->at_us[0]))
+            victim = i;
+    }
+    size_t behind = --w->count - victim;
+    memmove(&w->series[victim], &w->series[victim + 1], sizeof(w->series[0]) * behind);
+}
 
 static void add_series(struct window *w, const trawl_v1_Descriptor *d)
 {
@@ -99,13 +105,13 @@ static void add_series(struct window *w, const trawl_v1_Descriptor *d)
         for (size_t i = 0; i < w->count; i++)
             if (w->series[i].id == d->id)
                 return;
-        /* The oldest make room: processes come and go over days. */
         if (w->count == MAX_SERIES)
-            memmove(&w->series[0], &w->series[1], sizeof(w->series[0]) * --w->count);
+            make_room(w);
         struct series *s = &w->series[w->count++];
         *s = (struct series){.id = d->id, .what = (enum what)what, .pid = d->pid};
         s->scale = d->scale ? d->scale : 1;
         s->value[0] = s->value[1] = BLOCK_GAP;
+        s->at_us[0] = s->at_us[1] = w->at_us;
         text_copy(s->process, sizeof(s->process), d->instance);
         return;
     }
@@ -113,17 +119,19 @@ static void add_series(struct window *w, const trawl_v1_Descriptor *d)
 
 void top_descriptors(struct top *top, struct host *host, const trawl_v1_Descriptors *list)
 {
-    struct window *w = window_of(top, host);
+    struct window *w = host->window;
     if (!w) {
         w = calloc(1, sizeof(*w));
         if (!w)
             return;
         w->host = host;
+        host->window = w;
         list_push(&top->windows, &w->link);
     }
     if (w->epoch != list->epoch) {
         w->epoch = list->epoch;
         w->count = 0;
+        w->seq = 0;
         w->at_us = 0;
     }
     for (pb_size_t i = 0; i < list->list_count; i++)
@@ -157,9 +165,11 @@ static int feed_series(void *context, const struct block_view *view)
 
 void top_block(struct top *top, struct host *host, const trawl_v1_CounterBlock *block)
 {
-    struct window *w = window_of(top, host);
-    if (!w || w->epoch != block->epoch || !block->count || block->from_us < w->at_us)
-        return; /* resent blocks of the past are not news */
+    (void)top;
+    struct window *w = host->window;
+    if (!w || w->epoch != block->epoch || !block->count || block->seq <= w->seq)
+        return; /* resent blocks of the past are not news; the clock may have been set back */
+    w->seq = block->seq;
     struct feeding feeding = {w, block};
     struct failure f;
     block_each(span_of(block->data.bytes, block->data.size), feed_series, &feeding, &f);
@@ -188,8 +198,11 @@ static bool rate(const struct series *s, int64_t per, uint64_t *out)
         s->at_us[0] <= s->at_us[1])
         return false;
     double seconds = (double)(s->at_us[0] - s->at_us[1]) / 1e6;
-    double more = (double)(s->value[0] - s->value[1]) / (double)s->scale;
-    *out = (uint64_t)(more * (double)per / seconds);
+    double more = ((double)s->value[0] - (double)s->value[1]) / (double)s->scale;
+    double result = more * (double)per / seconds;
+    if (result >= RATE_END)
+        return false;
+    *out = (uint64_t)result;
     return true;
 }
 
@@ -214,7 +227,8 @@ static void put_value(trawl_v1_TopRow *row, const struct series *s)
         row->memory_bytes = value;
         break;
     case HOST_LOAD:
-        row->load_milli = (uint32_t)((uint64_t)s->value[0] * 1000 / s->scale);
+        row->load_milli =
+            (uint32_t)((uint64_t)(s->value[0] < 0 ? 0 : s->value[0]) * 1000 / s->scale);
         break;
     case PROC_THREADS:
         row->threads = (uint32_t)value;
@@ -257,7 +271,8 @@ static bool fill_row(const struct window *w, uint32_t pid, trawl_v1_TopRow *row)
 
 int top_each(struct top *top, struct host *host, top_row_fn each, void *context)
 {
-    const struct window *w = window_of(top, host);
+    (void)top;
+    const struct window *w = host->window;
     trawl_v1_TopRow row;
     if (!w || !w->at_us)
         return 0;

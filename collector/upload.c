@@ -11,10 +11,12 @@
 #include <string.h>
 
 #include "collector/incident.h"
+#include "collector/ingest.h"
 #include "collector/keys.h"
 #include "common/text.h"
 
 #define MAX_WRITING 8
+#define MAX_NUMBER 1000 /* artifacts of a host in one incident */
 
 struct upload {
     struct call *call; /* NULL: the call is over */
@@ -35,11 +37,7 @@ struct upload {
 static struct host *host_of(struct call *call, struct failure *f)
 {
     struct host *host = roster_find(call->collector->roster, call->who->name);
-    if (!host || host->revoked) {
-        fail(f, ERR_IDENTITY, "host '%s' is not enrolled here", call->who->name);
-        return NULL;
-    }
-    return host;
+    return roster_admit(host, call->who, f) ? NULL : host;
 }
 
 static int check_target(struct call *call, const struct host *host, const char *incident,
@@ -175,7 +173,7 @@ static void on_written(void *context, const struct failure *why)
     u->waiting--;
     if (why->code)
         give_up(u, why);
-    else if (u->call && u->last && !u->waiting)
+    else if (u->call && !u->call->finishing && u->last && !u->waiting)
         seal(u);
     flow(u);
     release(u);
@@ -238,13 +236,18 @@ static int begin(struct call *call, const trawl_v1_Piece *piece, struct failure 
     int e = check_target(call, host, piece->incident, f);
     if (e)
         return e;
+    if (!piece->artifact || piece->artifact > MAX_NUMBER)
+        return fail(f, ERR_LIMIT, "artifact number %u is not 1 to %d", piece->artifact, MAX_NUMBER);
     struct upload *u = calloc(1, sizeof(*u));
-    if (!u)
+    struct pki_sha256 *hash = u ? pki_sha256_open() : NULL;
+    if (!hash) {
+        free(u);
         return fail(f, ERR_NOMEM, "out of memory");
+    }
     u->call = call;
     u->collector = call->collector;
     u->host = host;
-    u->hash = pki_sha256_open();
+    u->hash = hash;
     buf_init(&u->half, STORE_PIECE_SIZE);
     text_copy(u->meta.incident, sizeof(u->meta.incident), piece->incident);
     u->meta.no = piece->artifact;
@@ -264,9 +267,22 @@ static int begin(struct call *call, const trawl_v1_Piece *piece, struct failure 
     return 0;
 }
 
+static void clean(trawl_v1_Artifact *a)
+{
+    ingest_clean(a->kind);
+    ingest_clean(a->process);
+    ingest_clean(a->file);
+    ingest_clean(a->missing);
+    for (pb_size_t i = 0; i < a->stacks_count; i++) {
+        ingest_clean(a->stacks[i].frames);
+        ingest_clean(a->stacks[i].process);
+    }
+}
+
 static void take_meta(struct upload *u, const trawl_v1_Artifact *meta)
 {
     trawl_v1_Artifact a = *meta;
+    clean(&a);
     const trawl_v1_Host *host = &u->host->record;
     text_copy(a.incident, sizeof(a.incident), u->meta.incident);
     text_copy(a.host, sizeof(a.host), host->name);
@@ -289,6 +305,8 @@ static int add_bytes(struct upload *u, struct span data, struct failure *f)
 
 static int check_piece(const struct upload *u, const trawl_v1_Piece *p, struct failure *f)
 {
+    if (u->last)
+        return fail(f, ERR_PROTOCOL, "a piece came after the last one");
     if (strcmp(p->incident, u->meta.incident) != 0 || p->artifact != u->meta.no)
         return fail(f, ERR_PROTOCOL, "one upload carries one artifact");
     if (p->no != u->next)

@@ -1,6 +1,7 @@
 #!/usr/bin/python3
 # SPDX-License-Identifier: Apache-2.0
 """The collector alone: authority, the state machine of captures, storage, with stock clients and agents of Python."""
+import queue
 import re
 import subprocess
 import time
@@ -232,7 +233,8 @@ def an_upload_goes_on_where_it_was_cut():
     order = agent.orders[0]
     code, _ = status_of(lambda: agent.upload(order, data, until=5))
     check(code != grpc.StatusCode.OK, "a cut upload is no success")
-    state = wait_for(lambda: agent.upload_status(order).pieces and agent.upload_status(order), "stored pieces")
+    # The call that was cut may still be storing: pieces that come twice would be refused.
+    state = wait_for(lambda: agent.upload_status(order).pieces == 4 and agent.upload_status(order), "stored pieces")
     check(0 < state.pieces < 6 and state.pieces % 2 == 0 and not state.sealed, str(state))
     agent.upload(order, data, from_piece=state.pieces)
     check(agent.upload_status(order).sealed, "sealed")
@@ -321,6 +323,179 @@ def a_second_connection_of_a_host_replaces_the_first():
     wait_for(lambda: first.code() is not None if not first.is_active() else None, "the first ends")
     check_equal(admin.hosts("dup-1")["dup-1"].state, pb.ONLINE)
     agent.disconnect()
+
+
+@case
+def a_piece_after_the_last_is_refused():
+    agent = FakeAgent(c, "after-1", on_order=lambda a, o: None).connect()
+    sre.capture("after-1")
+    wait_for(lambda: agent.orders, "order")
+    order = agent.orders[0]
+    meta = pb.Artifact(kind="stacks", size_bytes=1, sha256=b"0" * 32)
+    pieces = [pb.Piece(incident=order.incident, artifact=1, no=n, last=True, meta=meta, data=b"x" * n) for n in range(3)]
+    call = agent.channel.stream_unary("/trawl.v1.Fleet/Upload", request_serializer=pb.Piece.SerializeToString)
+    code, text = status_of(lambda: call(iter(pieces), timeout=10))
+    check(code in (grpc.StatusCode.DATA_LOSS, grpc.StatusCode.INTERNAL, grpc.StatusCode.INVALID_ARGUMENT), text)
+    for number in (0, 1001):
+        code, text = status_of(lambda n=number: agent.upload(order, b"x", n))
+        check("is not 1 to 1000" in text, text)
+    agent.upload(order, b"fine", 1)
+    agent.verdict(order, pb.DONE, 1, artifacts=1)
+    agent.disconnect()
+
+
+@case
+def windows_without_end_are_answered():
+    agent = FakeAgent(c, "wide-1").connect()
+    agent.event("the only one", 1)
+    wait_for(lambda: agent.events == 1, "acknowledged")
+    for begin, end in [(-2**63, 2**63 - 1), (0, 2**63 - 1), (-2**63, int(time.time() * 1e6) + 10**7)]:
+        request = pb.EventsRequest(selector="wide-1", from_us=begin, to_us=end)
+        check_equal([e.text for e in developer.many("Events", request, pb.Event, 5)], ["the only one"])
+        request = pb.CountersRequest(selector="wide-1", names=["*"], from_us=begin, to_us=end)
+        code, text = status_of(lambda: list(developer.many("Counters", request, pb.Samples, 5)))
+        check_equal(code, grpc.StatusCode.NOT_FOUND, text)
+    agent.disconnect()
+
+
+@case
+def what_no_clock_shows_is_refused_or_ignored():
+    agent = FakeAgent(c, "clock-1").connect()
+    for value in (-2**63, 2**63 - 1):
+        agent.send(probe_reply=pb.ProbeReply(id=1, collector_us=value, received_us=-value - 1, sent_us=value))
+    agent.event("fine", 1)
+    wait_for(lambda: agent.events == 1, "the session goes on")
+    check(abs(admin.hosts("clock-1")["clock-1"].skew_us) < 10**6, "skew")
+    for body in [dict(event=pb.Event(seq=2, wall_us=-2**63)), dict(event=pb.Event(seq=2, wall_us=2**63 - 1)),
+                 dict(gap=pb.Gap(first_seq=1, last_seq=2, from_us=-1))]:
+        agent.send(**body)
+        wait_for(lambda: agent.error, "the session ends")
+        check("impossible time" in agent.error.details(), agent.error.details())
+        agent.connect()
+    agent.disconnect()
+    code, text = status_of(lambda: sre.one("Capture", pb.CaptureRequest(selector="clock-1", in_us=2**63 - 1),
+                                           pb.CaptureReply))
+    check("after the expiry" in text, text)
+
+
+@case
+def text_that_is_not_utf8_does_not_reach_other_clients():
+    agent = FakeAgent(c, "utf-1")
+
+    def raw(**body):
+        return pb.AgentMessage(**body).SerializeToString().replace(b"@@", b"\xff\xc3")
+    messages = queue.Queue()
+    messages.put(raw(announce=pb.Announce(version="@@", state_id=b"u" * 16, epoch=1,
+                                          facts=[pb.Fact(key="os", value="x@@")])))
+    begin = int(time.time() * 1e6)
+    messages.put(raw(event=pb.Event(seq=1, wall_us=begin, text="a@@b", process="@@")))
+    stream = c.channel(agent.directory).stream_stream("/trawl.v1.Fleet/Connect")(iter(messages.get, None))
+    next(stream)
+    check_equal(admin.hosts("utf-1")["utf-1"].version, "??")
+    request = pb.EventsRequest(selector="utf-1", from_us=begin - 10**7, to_us=begin + 10**7)
+    wait_for(lambda: [e.text for e in developer.many("Events", request, pb.Event)] == ["a??b"], "the event")
+    messages.put(None)
+    stream.cancel()
+
+
+@case
+def a_call_without_its_request_ends():
+    for path in ("/trawl.v1.Operations/Cancel", "/trawl.v1.Operations/Top"):
+        code, text = status_of(lambda: list(admin.channel.stream_stream(path)(iter([]), timeout=5)))
+        check("without its request" in text, "%s: %s %s" % (path, code, text))
+
+
+@case
+def a_verdict_counts_for_the_capture_it_names():
+    def first_of_two(a, o):
+        if a.host == "two-1":
+            a.succeed(o)
+    agents = [FakeAgent(c, "two-%d" % i, on_order=first_of_two, role="two").connect() for i in (1, 2)]
+    reply = sre.capture("role=two")
+    wait_for(lambda: sre.targets(reply.incident)["two-1"].state == pb.DONE, "the first host")
+    request = pb.CaptureRequest(selector="two-1", what=["stacks"], into=reply.incident, request_id=b"2" * 16)
+    sre.one("Capture", request, pb.CaptureReply)
+    wait_for(lambda: len(sre.artifacts(reply.incident)) == 2, "the second artifact of the first host")
+    wait_for(lambda: sre.targets(reply.incident)["two-1"].state == pb.DONE and
+             sre.targets(reply.incident)["two-1"].capture == 2, "its second order")
+    agents[1].verdict(agents[1].orders[0], pb.DONE, 1)
+    wait_for(lambda: sre.targets(reply.incident)["two-2"].state == pb.DONE, "the second host")
+    for a in agents:
+        a.disconnect()
+
+
+@case
+def a_repeated_request_into_an_incident_runs_once():
+    agent = FakeAgent(c, "rep-1").connect()
+    first = sre.capture("rep-1")
+    wait_for(lambda: sre.targets(first.incident)["rep-1"].state == pb.DONE, "done")
+    agent.on_order = lambda a, o: None
+    request = pb.CaptureRequest(selector="rep-1", what=["stacks"], into=first.incident, request_id=b"3" * 16)
+    for _ in range(2):
+        check_equal(sre.one("Capture", request, pb.CaptureReply).incident, first.incident)
+    wait_for(lambda: len(agent.orders) == 2, "the second order")
+    agent.verdict(agent.orders[1], pb.DONE, 1)
+    agent.disconnect()
+
+
+@case
+def a_cancel_that_was_lost_is_sent_again():
+    agent = FakeAgent(c, "recan-1", on_order=lambda a, o: a.verdict(o, pb.RUNNING, 1)).connect()
+    reply = sre.capture("recan-1")
+    wait_for(lambda: sre.targets(reply.incident)["recan-1"].state == pb.RUNNING, "running")
+    sre.one("Cancel", pb.IncidentRequest(incident=reply.incident), pb.Incident)
+    wait_for(lambda: agent.cancels, "the cancel")
+    agent.disconnect()
+    agent.connect()
+    wait_for(lambda: len(agent.cancels) == 2, "the cancel again")
+    check_equal(len(agent.orders), 1, "orders sent")
+    agent.verdict(agent.orders[0], pb.CANCELLED, 2, reason=agent.cancels[1].reason)
+    wait_for(lambda: sre.targets(reply.incident)["recan-1"].state == pb.CANCELLED, "cancelled")
+    agent.disconnect()
+
+
+@case
+def an_agent_that_comes_while_somebody_looks_is_told():
+    class Watched(FakeAgent):
+        watching = None
+
+        def _take(self, m):
+            if m.WhichOneof("body") == "watching":
+                self.watching = m.watching.on
+            FakeAgent._take(self, m)
+    agent = Watched(c, "look-1")
+    call = developer.many("Top", pb.TopRequest(selector="look-1", follow=True), pb.TopRow)
+    wait_for(lambda: call.is_active(), "top runs")
+    developer.hosts("look-1")  # on the same connection: Top came before
+    agent.connect()
+    wait_for(lambda: agent.watching, "watching")
+    call.cancel()
+    wait_for(lambda: agent.watching is False, "not watching any more")
+    agent.disconnect()
+
+
+@case
+def a_certificate_renewed_before_the_revocation_stays_out():
+    agent = FakeAgent(c, "renew-1")
+    channel = c.channel(agent.directory)
+    call = channel.unary_unary("/trawl.v1.Fleet/Renew", request_serializer=pb.RenewRequest.SerializeToString,
+                               response_deserializer=pb.Certificate.FromString)
+    with open(agent.directory + "/request.der", "rb") as f:
+        renewed = call(pb.RenewRequest(request_der=f.read()), timeout=10).certificate_pem
+    with open(agent.directory + "/key.pem") as f:
+        key = f.read()
+    admin.one("Revoke", pb.RevokeRequest(host="renew-1"), pb.Host)
+    second = int(time.time())
+    wait_for(lambda: int(time.time()) > second, "another second")
+    again = FakeAgent(c, "renew-1")
+    again.connect().disconnect()
+    for name, text in (("cert.crt", renewed), ("key.pem", key)):
+        with open(agent.directory + "/" + name, "w") as f:
+            f.write(text)
+    code, text = status_of(lambda: list(c.channel(agent.directory).stream_stream("/trawl.v1.Fleet/Connect")(
+        iter([pb.AgentMessage(announce=pb.Announce(state_id=b"r" * 16)).SerializeToString()]), timeout=5)))
+    check_equal(code, grpc.StatusCode.UNAUTHENTICATED, text)
+    check("certificate is older" in text, text)
 
 
 @case

@@ -274,7 +274,7 @@ static void take_last(struct logs_window *window, struct span text)
 int logs_read_file(const struct logs_file *file, struct logs_window *window, char *missing,
                    size_t size_bytes, struct failure *f)
 {
-    struct span text;
+    struct span text = {0};
     bool whole = false;
     uint8_t *data = malloc(WINDOW_LIMIT);
     if (!data)

@@ -90,9 +90,9 @@ static void make_arguments(const char *root, const struct os_process *process,
     size_t n = 0;
     (void)text_format(a->program, sizeof a->program, "%s%s", root, PROGRAM);
     (void)text_format(a->since, sizeof a->since, "--since=@%lld",
-                      (long long)(window->from_us / 1000000));
+                      (long long)window->from_us / 1000000);
     (void)text_format(a->until, sizeof a->until, "--until=@%lld",
-                      (long long)(window->to_us / 1000000 + 1));
+                      (long long)window->to_us / 1000000 + 1);
     (void)text_format(a->pid, sizeof a->pid, "_PID=%u", process->pid);
     a->list[n++] = "journalctl";
     a->list[n++] = "--no-pager";
@@ -131,6 +131,8 @@ static _Noreturn void be_child(const struct arguments *a, int output)
 #ifdef SYS_close_range
     (void)syscall(SYS_close_range, 3, ~0u, 0);
 #endif
+    /* execve(2) takes pointers to what it does not change.
+     * NOLINTNEXTLINE(performance-no-int-to-ptr) */
     execve(a->program, (char *const *)(uintptr_t)a->list, (char *const *)(uintptr_t)environment);
     _exit(127);
 }

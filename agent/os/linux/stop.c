@@ -7,6 +7,7 @@
  */
 #include "agent/os/linux/stop.h"
 
+#include <assert.h>
 #include <errno.h>
 #include <pthread.h>
 #include <sched.h>
@@ -88,6 +89,7 @@ static pid_t next_task(DIR *tasks)
 static int make_table(struct stop *stop, struct failure *f)
 {
     size_t count = 0;
+    assert(stop->tasks);
     while (next_task(stop->tasks))
         count++;
     rewinddir(stop->tasks);

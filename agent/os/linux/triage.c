@@ -289,7 +289,7 @@ int os_triage_capture(const char *root, const struct os_process *process, struct
     struct triage t = {root, process, out, missing, size_bytes, 0};
     char data[PROC_TEXT_SIZE];
     struct span status;
-    struct proc_stat stat;
+    struct proc_stat stat = {0};
     size_t before = out->size_bytes;
     missing[0] = '\0';
     int result = read_stat(root, process, &stat, f);

@@ -118,6 +118,6 @@ TEST(names_from_outside_are_made_printable)
     uint32_t after = 0;
     REQUIRE(series_describe(t, &after, false, &described) == 1);
     CHECK(strchr(described.list[0].instance, 0x1b) == NULL);
-    CHECK(strchr(described.list[0].instance, (char)0xff) == NULL);
+    CHECK(memchr(described.list[0].instance, 0xff, strlen(described.list[0].instance)) == NULL);
     series_close(t);
 }

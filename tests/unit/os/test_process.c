@@ -287,6 +287,7 @@ TEST(files_and_numbers)
     REQUIRE(count == 2);
     CHECK(numbers[0] == 9 && numbers[1] == 10);
     free(numbers);
+    numbers = NULL;
     CHECK_EQ_INT(proc_numbers(path, &numbers, &count, 1, &f), ERR_LIMIT);
     CHECK_EQ_INT(count, 1);
     free(numbers);
