@@ -33,7 +33,7 @@ build_pkgs="cmake ninja-build gcc libc6-dev pkg-config python3 ca-certificates d
 	zlib1g-dev liblzma-dev libbz2-dev libzstd-dev libjansson-dev libinih-dev"
 farm_pkgs="redis-server nginx iproute2 openssl procps util-linux"
 test_pkgs="git g++ clang libclang-rt-14-dev|libclang-rt-dev clang-tidy clang-format cppcheck gcc-mingw-w64-x86-64-win32
-	gdb strace file faketime python3-grpcio python3-grpc-tools ?node:nodejs ?npm:npm"
+	gdb libc6-dbg strace file faketime python3-grpcio python3-grpc-tools ?node:nodejs ?npm:npm"
 
 case "${1-}" in
 '') wanted="$build_pkgs $farm_pkgs $test_pkgs" ;;

@@ -37,25 +37,28 @@ is_running() { # NAME
         [ "$(start_time "$pid")" = "$ticks" ]
 }
 
+# The whole session hears it: a parent `unshare` blocks SIGTERM, and its child is what has to end.
+tell_one() { # NAME SIGNAL
+    local pid ticks
+    is_running "$1" && read -r pid ticks <"$farm/pids/$1" && kill "-$2" -- "-$pid" 2>/dev/null
+}
+
 stop_one() { # NAME
-    local pid ticks tries=0
-    if is_running "$1"; then
-        read -r pid ticks <"$farm/pids/$1"
-        kill -TERM "$pid" 2>/dev/null
-        while [ "$(start_time "$pid")" = "$ticks" ] && [ $tries -lt 50 ]; do
-            sleep 0.1
-            tries=$((tries + 1))
-        done
-        [ "$(start_time "$pid")" = "$ticks" ] && kill -KILL "$pid" 2>/dev/null
-    fi
+    local tries=0
+    while is_running "$1" && [ $tries -lt 50 ]; do
+        sleep 0.1
+        tries=$((tries + 1))
+    done
+    tell_one "$1" KILL
     rm -f "$farm/pids/$1"
 }
 
 down() {
     [ -d "$farm" ] || { say "no farm in $farm"; return 0; }
-    for h in $hosts collector; do
-        [ -f "$farm/pids/$h" ] && stop_one "$h"
-    done
+    for h in $hosts; do tell_one "$h" TERM; done
+    for h in $hosts; do stop_one "$h"; done
+    tell_one collector TERM
+    stop_one collector
     if [ -f "$farm/network" ]; then
         for h in $hosts; do ip netns del "$bridge-$h" 2>/dev/null; done
         ip link del "$bridge" 2>/dev/null
@@ -124,6 +127,8 @@ start_host() { # NAME NUMBER COLLECTOR ZONE
         run="ip netns exec $bridge-$name unshare --pid --fork --kill-child=TERM --mount --uts --mount-proc"
     elif unshare --user --map-current-user --pid --fork --mount-proc true 2>/dev/null; then
         run="unshare --user --map-current-user --pid --fork --kill-child=TERM --mount-proc"
+    else
+        touch "$farm/shared"
     fi
     setsid $run "$root/deploy/farm/host.sh" "$name" "$address" "$dir" "$bin" "$collector" "$dir/token" \
         >"$farm/$name.log" 2>&1 </dev/null &
@@ -183,10 +188,20 @@ show_off() {
     say "trawl hosts"
     "$bin/trawl" hosts || die "hosts failed"
     say "trawl capture -l role=web --process redis-server --what triage,stacks,counters,events,logs --last 60s"
-    out=$("$bin/trawl" capture -l role=web --process redis-server --what triage,stacks,counters,events,logs --last 60s \
-        -m "quickstart")
-    local code=$?
-    echo "$out"
+    local code=3 tries=0
+    while [ $code -eq 3 ] && [ $tries -lt 3 ]; do
+        [ $tries -eq 0 ] || say "not whole (a machine as busy as this one may not stop a thread in time): once more"
+        tries=$((tries + 1))
+        out=$("$bin/trawl" capture -l role=web --process redis-server --what triage,stacks,counters,events,logs \
+            --last 60s -m "quickstart")
+        code=$?
+        echo "$out"
+        [ -f "$farm/shared" ] && break
+    done
+    if [ $code -eq 3 ] && [ -f "$farm/shared" ]; then
+        say "no PID namespaces here: each agent sees all six redis-servers, and only one can trace each at a time"
+        code=0
+    fi
     [ $code -eq 0 ] || die "the capture ended with exit code $code"
     incident=$(echo "$out" | grep -o 'INC-[0-9]*-[0-9A-Z]*' | head -1)
     say "trawl show $incident"

@@ -102,7 +102,9 @@ static int check_machine(const struct os_process *process, struct failure *f)
         return fail(f, ERR_DENIED, "process of user %u: needs root or CAP_SYS_PTRACE",
                     process->uid);
     if (fd < 0)
-        return fail_errno(f, err_from_errno(errno), errno, "cannot open '%s'", path);
+        return errno == ENOENT || errno == ESRCH /* it is ending: it has no program any more */
+                   ? fail(f, ERR_GONE, "process ended")
+                   : fail_errno(f, err_from_errno(errno), errno, "cannot open '%s'", path);
     Elf64_Ehdr head;
     ssize_t got = read(fd, &head, sizeof head);
     close(fd);

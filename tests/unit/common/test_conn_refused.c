@@ -72,6 +72,7 @@ TEST(joining)
     end_init(&e, &w);
     dial_with(&w, &e, config, "localhost", w.port, NULL);
     WAIT_FOR(&w, e.closed || (e.opened && w.accepted && w.ends[0].opened));
+    REQUIRE(!e.closed);
     CHECK_EQ_STR(e.role, "collector");
     CHECK_EQ_STR(w.ends[0].role, "");
     conn_close(e.conn);
