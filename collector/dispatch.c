@@ -138,7 +138,7 @@ static void stop_rest(struct capture *capture, const struct target *bad)
     char reason[320];
     text_format(reason, sizeof(reason), "stopped: canary '%s' %s: %.200s", bad->record.host,
                 state_name(bad->record.state), bad->record.reason);
-    ingest_clean(reason); /* it may have been cut within a character */
+    text_clean(reason); /* it may have been cut within a character */
     text_copy(capture->incident->record.stopped, sizeof(capture->incident->record.stopped), reason);
     LIST_EACH (at, &capture->targets) {
         struct target *t = LIST_ENTRY(at, struct target, link);
@@ -248,6 +248,6 @@ void dispatch_cancel(struct dispatch *dispatch, const struct target *target, con
     m.body.cancel.order = target->record.order;
     text_copy(m.body.cancel.incident, sizeof(m.body.cancel.incident), target->record.incident);
     text_copy(m.body.cancel.reason, sizeof(m.body.cancel.reason), reason);
-    ingest_clean(m.body.cancel.reason);
+    text_clean(m.body.cancel.reason);
     session_send(target->host->session, &m);
 }

@@ -260,14 +260,14 @@ static void take_announcement(struct session *s, const trawl_v1_Announce *a)
 
 static void clean_announcement(trawl_v1_Announce *a)
 {
-    ingest_clean(a->version);
+    text_clean(a->version);
     for (pb_size_t i = 0; i < a->facts_count; i++) {
-        ingest_clean(a->facts[i].key);
-        ingest_clean(a->facts[i].value);
+        text_clean(a->facts[i].key);
+        text_clean(a->facts[i].value);
     }
     for (pb_size_t i = 0; i < a->caps_count; i++) {
-        ingest_clean(a->caps[i].name);
-        ingest_clean(a->caps[i].reason);
+        text_clean(a->caps[i].name);
+        text_clean(a->caps[i].reason);
     }
 }
 
@@ -319,7 +319,7 @@ static int welcome(struct session *s, trawl_v1_Announce *a, struct failure *f)
 
 static int take_verdict(struct session *s, trawl_v1_Verdict *verdict, struct failure *f)
 {
-    ingest_clean(verdict->reason);
+    text_clean(verdict->reason);
     struct verdict_ack *a = malloc(sizeof(*a));
     if (!a)
         return fail(f, ERR_NOMEM, "out of memory");

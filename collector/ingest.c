@@ -23,33 +23,6 @@ bool ingest_is_time(int64_t us)
     return us >= 0 && us < TIME_END_US;
 }
 
-/* Length of the UTF-8 character (RFC 3629) at `at`, which ends with a zero; 0 when it is none. */
-static size_t character(const uint8_t *at)
-{
-    uint8_t low = 0x80, high = 0xBF;
-    size_t size = at[0] < 0x80 ? 1 : at[0] < 0xC2 ? 0 : at[0] < 0xE0 ? 2 : at[0] < 0xF0 ? 3 : 4;
-    if (at[0] > 0xF4)
-        return 0;
-    if (at[0] == 0xE0 || at[0] == 0xF0)
-        low = at[0] == 0xE0 ? 0xA0 : 0x90;
-    if (at[0] == 0xED || at[0] == 0xF4)
-        high = at[0] == 0xED ? 0x9F : 0x8F;
-    for (size_t i = 1; i < size; i++, low = 0x80, high = 0xBF)
-        if (at[i] < low || at[i] > high)
-            return 0;
-    return size;
-}
-
-void ingest_clean(char *text)
-{
-    for (uint8_t *at = (uint8_t *)text; *at;) {
-        size_t size = character(at);
-        if (!size)
-            *at = '?';
-        at += size ? size : 1;
-    }
-}
-
 /* A record on its way: when it is committed the host's cursor follows, then the caller hears. */
 struct landing {
     struct collector *collector;
@@ -136,9 +109,9 @@ static int check_descriptors(trawl_v1_Descriptors *list, struct failure *f)
         trawl_v1_Descriptor *d = &list->list[i];
         if (!d->id || !d->name[0] || !d->scale)
             return fail(f, ERR_INVALID, "descriptor without id, name or scale");
-        ingest_clean(d->name);
-        ingest_clean(d->instance);
-        ingest_clean(d->unit);
+        text_clean(d->name);
+        text_clean(d->instance);
+        text_clean(d->unit);
     }
     return 0;
 }
@@ -241,8 +214,8 @@ int ingest_event(struct collector *c, struct host *host, trawl_v1_Event *event, 
     }
     if (!ingest_is_time(event->wall_us))
         return fail(f, ERR_INVALID, "event of an impossible time");
-    ingest_clean(event->process);
-    ingest_clean(event->text);
+    text_clean(event->process);
+    text_clean(event->text);
     stamp(host, &event->skew_us, &event->skew_error_us);
     text_copy(event->host, sizeof(event->host), host->record.name);
     char part[KEYS_PARTITION_SIZE];
@@ -274,7 +247,7 @@ int ingest_gap(struct collector *c, struct host *host, const trawl_v1_Gap *gap, 
     text_format(event.text, sizeof(event.text), "%s %llu to %llu were dropped: %s",
                 gap->events ? "events" : "counter blocks", (unsigned long long)gap->first_seq,
                 (unsigned long long)gap->last_seq, gap->reason);
-    ingest_clean(event.text);
+    text_clean(event.text);
     stamp(host, &event.skew_us, &event.skew_error_us);
     text_copy(event.host, sizeof(event.host), host->record.name);
     char part[KEYS_PARTITION_SIZE];

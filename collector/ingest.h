@@ -24,8 +24,5 @@ int ingest_gap(struct collector *c, struct host *host, const trawl_v1_Gap *gap, 
 
 /* Whether a clock can show this: 1970 to 9999. Differences of such times do not overflow. */
 bool ingest_is_time(int64_t us);
-/* Replaces, in place, bytes that are not UTF-8 by '?': stock clients refuse a whole message for
- * one of them. */
-void ingest_clean(char *text);
 
 #endif

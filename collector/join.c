@@ -108,7 +108,7 @@ static int enroll_host(struct joining *j, const trawl_v1_EnrollRequest *token, s
         return e;
     text_copy(record.name, sizeof(record.name), j->request.host);
     text_copy(record.version, sizeof(record.version), j->request.version);
-    ingest_clean(record.version);
+    text_clean(record.version);
     record.certificate_not_after_s = identity.not_after_s;
     record.labels_count = token->labels_count;
     memcpy(record.labels, token->labels, sizeof(record.labels));

@@ -217,10 +217,10 @@ static int check_request(struct call *call, trawl_v1_CaptureRequest *r, struct f
 {
     struct clock *clock = call->collector->clock;
     int e = check_kinds(r, f);
-    ingest_clean(r->selector);
-    ingest_clean(r->note);
-    ingest_clean(r->process.name);
-    ingest_clean(r->process.unit);
+    text_clean(r->selector);
+    text_clean(r->note);
+    text_clean(r->process.name);
+    text_clean(r->process.unit);
     if (!e)
         e = check_process(r, f);
     if (!e)

@@ -183,7 +183,7 @@ static int send_lines(struct call *call, struct span text)
     while (!e && !text_take_until(&text, '\n', &line)) {
         trawl_v1_IncidentPart part = {.which_body = trawl_v1_IncidentPart_line_tag};
         text_copy_span(part.body.line, sizeof(part.body.line), line);
-        ingest_clean(part.body.line); /* it may have been cut within a character */
+        text_clean(part.body.line); /* it may have been cut within a character */
         e = send_part(call, &part);
     }
     return e;

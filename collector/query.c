@@ -323,7 +323,7 @@ static int on_series(void *context, const struct block_view *view)
     s->step_us = q->block.step_us;
     s->skew_error_us = q->block.skew_error_us;
     text_copy_span(s->gap_reason, sizeof(s->gap_reason), view->reason);
-    ingest_clean(s->gap_reason); /* it was within the block's bytes */
+    text_clean(s->gap_reason); /* it was within the block's bytes */
     return q->each(q->context, s);
 }
 

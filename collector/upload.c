@@ -269,13 +269,13 @@ static int begin(struct call *call, const trawl_v1_Piece *piece, struct failure 
 
 static void clean(trawl_v1_Artifact *a)
 {
-    ingest_clean(a->kind);
-    ingest_clean(a->process);
-    ingest_clean(a->file);
-    ingest_clean(a->missing);
+    text_clean(a->kind);
+    text_clean(a->process);
+    text_clean(a->file);
+    text_clean(a->missing);
     for (pb_size_t i = 0; i < a->stacks_count; i++) {
-        ingest_clean(a->stacks[i].frames);
-        ingest_clean(a->stacks[i].process);
+        text_clean(a->stacks[i].frames);
+        text_clean(a->stacks[i].process);
     }
 }
 
@@ -305,7 +305,7 @@ static int add_bytes(struct upload *u, struct span data, struct failure *f)
 
 static int check_piece(const struct upload *u, const trawl_v1_Piece *p, struct failure *f)
 {
-    if (u->last)
+    if (!u || u->last)
         return fail(f, ERR_PROTOCOL, "a piece came after the last one");
     if (strcmp(p->incident, u->meta.incident) != 0 || p->artifact != u->meta.no)
         return fail(f, ERR_PROTOCOL, "one upload carries one artifact");

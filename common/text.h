@@ -61,6 +61,10 @@ bool text_is_name(const char *text);
  */
 int text_append_safe(struct buf *b, struct span s, bool keep_lines);
 
+/* Replaces, in place, bytes that are not UTF-8 by '?': stock gRPC clients refuse a whole message
+ * for one of them. */
+void text_clean(char *text);
+
 /*
  * Appends a JSON string with its quotes (RFC 8259); each byte that is not UTF-8 becomes U+FFFD.
  * What text_append_safe() would show as an escape is one here too, so that JSON lines are fit for a

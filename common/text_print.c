@@ -151,6 +151,19 @@ static size_t decode_character(struct span s, uint32_t *out)
 }
 
 /* Characters that move the cursor, change the direction of text, or are not to be seen. */
+void text_clean(char *text)
+{
+    struct span s = span_str(text);
+    while (s.size_bytes) {
+        uint32_t c;
+        size_t length = decode_character(s, &c);
+        if (!length)
+            text[s.data - (const uint8_t *)text] = '?';
+        s.data += length ? length : 1;
+        s.size_bytes -= length ? length : 1;
+    }
+}
+
 static bool is_harmful(uint32_t c)
 {
     static const struct {

@@ -277,3 +277,21 @@ TEST(without_memory_nothing_is_appended)
         buf_done(&b);
     }
 }
+
+TEST(text_is_cleaned_in_place)
+{
+    char right[] = "pl\xc3\xa4in \xe2\x82\xac \xf0\x9f\x98\x80";
+    char before[sizeof(right)];
+    memcpy(before, right, sizeof(right));
+    text_clean(right);
+    CHECK_EQ_STR(right, before);
+    char wrong[] = "a\xff"
+                   "b\xc3"
+                   "c\xed\xa0\x80"
+                   "d\xe2\x82";
+    text_clean(wrong);
+    CHECK_EQ_STR(wrong, "a?b?c???d??");
+    char empty[] = "";
+    text_clean(empty);
+    CHECK_EQ_STR(empty, "");
+}
