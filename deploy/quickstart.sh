@@ -130,7 +130,7 @@ start_host() { # NAME NUMBER COLLECTOR ZONE
     else
         touch "$farm/shared"
     fi
-    setsid $run "$root/deploy/farm/host.sh" "$name" "$address" "$dir" "$bin" "$collector" "$dir/token" \
+    setsid $run "$root/deploy/hosts/host.sh" "$name" "$address" "$dir" "$bin" "$collector" "$dir/token" \
         >"$farm/$name.log" 2>&1 </dev/null &
     note_pid "$name" $!
 }
