@@ -28,23 +28,10 @@ struct stored {
     void *context;
 };
 
-static int64_t now_us(struct incidents *incidents)
+int64_t incidents_now_us(struct incidents *incidents)
 {
     struct clock *clock = incidents->collector->clock;
     return clock->wall_us(clock);
-}
-
-bool state_is_final(trawl_v1_State state)
-{
-    return state >= trawl_v1_State_DONE;
-}
-
-const char *state_name(trawl_v1_State state)
-{
-    static const char *const names[] = {"unknown", "queued",    "sent",    "running",
-                                        "done",    "partial",   "refused", "failed",
-                                        "expired", "cancelled", "gone"};
-    return (size_t)state < sizeof(names) / sizeof(names[0]) ? names[state] : "unknown";
 }
 
 /* ---- watchers ---- */
@@ -68,7 +55,7 @@ static void tell_target(const struct target *target)
     }
 }
 
-static void tell_incident(const struct incident *incident)
+void incident_tell(const struct incident *incident)
 {
     LIST_EACH (at, &incident->watchers) {
         struct watcher *w = LIST_ENTRY(at, struct watcher, link);
@@ -79,15 +66,15 @@ static void tell_incident(const struct incident *incident)
 
 /* ---- finishing ---- */
 
-static void finish_incident(struct incidents *incidents, struct incident *incident)
+void incident_finish(struct incidents *incidents, struct incident *incident)
 {
     if (incident_store_summarise(incidents, incident))
         log_warn("incident %s: its rows could not be counted", incident->record.id);
     incident->record.finished = true;
-    incident->record.to_us = now_us(incidents);
+    incident->record.to_us = incidents_now_us(incidents);
     if (incident_store_put(incidents, incident, NULL, NULL))
         log_warn("incident %s: the store does not take its end now", incident->record.id);
-    tell_incident(incident);
+    incident_tell(incident);
 }
 
 /* A capture goes when its last target is final and stored. */
@@ -103,14 +90,14 @@ static bool capture_is_over(const struct capture *capture)
     return true;
 }
 
-static void settle(struct incidents *incidents, struct capture *capture)
+void incident_settle(struct incidents *incidents, struct capture *capture)
 {
     struct incident *incident = capture->incident;
     if (!capture_is_over(capture))
         return;
     capture_free(capture);
     if (list_empty(&incident->captures))
-        finish_incident(incidents, incident);
+        incident_finish(incidents, incident);
 }
 
 /* ---- storing a target ---- */
@@ -152,7 +139,7 @@ static void on_target_stored(void *context, const struct failure *why)
     tell_target(target);
     answer_waiting(target, why);
     dispatch_pump(incidents->collector->dispatch, capture);
-    settle(incidents, capture);
+    incident_settle(incidents, capture);
 }
 
 /* Before its capture is stored a change waits for the tick: creation may fail and free it all. */
@@ -173,7 +160,7 @@ void target_move(struct target *target, trawl_v1_State state, const char *reason
     if (state_is_final(target->record.state))
         return;
     target->record.state = state;
-    target->record.updated_us = now_us(incidents);
+    target->record.updated_us = incidents_now_us(incidents);
     text_copy(target->record.reason, sizeof(target->record.reason), reason);
     if (state_is_final(state)) {
         assert(target->capture->open > 0);
@@ -182,273 +169,6 @@ void target_move(struct target *target, trawl_v1_State state, const char *reason
                  *reason ? ": " : "", reason);
     }
     store_target(incidents, target);
-}
-
-/* ---- creating ---- */
-
-struct creation {
-    struct incidents *incidents;
-    struct incident *incident;
-    struct capture *capture;
-    bool fresh;    /* the incident was made for it */
-    bool finished; /* what the incident was before */
-    store_done_fn done;
-    void *context;
-};
-
-/* Takes back a capture that could not be stored, and an incident that holds nothing else, unless
- * somebody watches it: then it ends empty. */
-static void abandon(struct incidents *incidents, struct incident *incident, struct capture *capture,
-                    bool fresh, bool finished)
-{
-    if (capture)
-        capture_free(capture);
-    if (!list_empty(&incident->captures))
-        return;
-    if (fresh && list_empty(&incident->watchers)) {
-        incidents->count--;
-        incident_free(incident);
-    } else if (finished) {
-        incident->record.finished = true;
-        tell_incident(incident);
-    } else {
-        finish_incident(incidents, incident);
-    }
-}
-
-static void on_incident_stored(void *context, const struct failure *why)
-{
-    struct creation *creation = context;
-    struct incidents *incidents = creation->incidents;
-    struct capture *capture = creation->capture;
-    if (why->code) {
-        abandon(incidents, creation->incident, capture, creation->fresh, creation->finished);
-        creation->done(creation->context, why);
-    } else {
-        capture->stored = true;
-        creation->done(creation->context, why);
-        dispatch_pump(incidents->collector->dispatch, capture);
-        settle(incidents, capture);
-    }
-    free(creation);
-}
-
-static void on_capture_stored(void *context, const struct failure *why)
-{
-    struct creation *creation = context;
-    struct failure f = *why;
-    if (!f.code) {
-        int e = incident_store_put(creation->incidents, creation->incident, on_incident_stored,
-                                   creation);
-        if (!e)
-            return;
-        fail(&f, e, "the collector cannot store now: %s", err_text(e));
-    }
-    on_incident_stored(creation, &f);
-}
-
-static void new_id(char *out, size_t size_bytes, int64_t at_us)
-{
-    char time_text[32], random_text[6];
-    uint8_t random_bytes[5];
-    text_put_time(at_us, time_text, sizeof(time_text));
-    port_random(random_bytes, sizeof(random_bytes));
-    id_base32(random_bytes, 5, random_text);
-    text_format(out, size_bytes, "INC-%.2s%.2s%.2s-%s", time_text + 2, time_text + 5, time_text + 8,
-                random_text);
-}
-
-static void fill_incident(struct incidents *incidents, const trawl_v1_CaptureRequest *request,
-                          const char *who, trawl_v1_Incident *out)
-{
-    memset(out, 0, sizeof(*out));
-    out->created_us = now_us(incidents);
-    struct failure ignored;
-    do
-        new_id(out->id, sizeof(out->id), out->created_us);
-    while (incident_find(incidents, out->id, &ignored));
-    text_format(out->cause, sizeof(out->cause), "capture by %s", who);
-    text_copy(out->note, sizeof(out->note), request->note);
-    out->from_us = out->created_us - (int64_t)request->last_us;
-    out->to_us = out->created_us;
-    out->what_count = request->what_count;
-    memcpy(out->what, request->what, sizeof(out->what));
-    text_copy(out->selector, sizeof(out->selector), request->selector);
-    out->has_process = request->has_process;
-    out->process = request->process;
-    out->request_id.size = request->request_id.size;
-    memcpy(out->request_id.bytes, request->request_id.bytes, sizeof(out->request_id.bytes));
-    out->pause_max_us = request->pause_max_us;
-    out->canary = request->canary;
-    out->max_parallel = request->max_parallel;
-    out->last_us = request->last_us;
-    out->for_us = request->for_us;
-    out->at_us = request->at_us;
-}
-
-static int add_targets(struct capture *capture, struct host *const *hosts, size_t host_count)
-{
-    uint32_t canaries = capture->request.canary;
-    for (size_t i = 0; i < host_count; i++) {
-        bool canary = canaries && hosts[i]->session;
-        trawl_v1_Target record = {.state = trawl_v1_State_QUEUED, .capture = capture->no};
-        record.wave = capture->request.canary && !canary ? 1 : 0;
-        record.updated_us = capture->incident->record.created_us;
-        record.host_last_seen_us = hosts[i]->record.last_seen_us;
-        text_copy(record.incident, sizeof(record.incident), capture->incident->record.id);
-        text_copy(record.host, sizeof(record.host), hosts[i]->record.name);
-        if (!hosts[i]->session)
-            text_copy(record.reason, sizeof(record.reason), "host is offline");
-        if (!target_new(capture, hosts[i], &record))
-            return ERR_NOMEM;
-        canaries -= canary;
-    }
-    return 0;
-}
-
-static int check_not_open(const struct incident *incident, struct host *const *hosts,
-                          size_t host_count, struct failure *f)
-{
-    LIST_EACH (c_at, &incident->captures)
-        LIST_EACH (t_at, &LIST_ENTRY(c_at, struct capture, link)->targets) {
-            const struct target *t = LIST_ENTRY(t_at, struct target, link);
-            for (size_t i = 0; i < host_count; i++)
-                if (t->host == hosts[i] && !state_is_final(t->record.state))
-                    return fail(f, ERR_BUSY,
-                                "host '%s' is still %s in %s: wait for it or cancel it",
-                                t->record.host, state_name(t->record.state), incident->record.id);
-        }
-    return 0;
-}
-
-static struct incident *place_for(struct incidents *incidents,
-                                  const trawl_v1_CaptureRequest *request, struct host *const *hosts,
-                                  size_t host_count, const char *who, struct failure *f)
-{
-    struct incident *incident;
-    if (request->into[0]) {
-        incident = incident_find(incidents, request->into, f);
-        return incident && !check_not_open(incident, hosts, host_count, f) ? incident : NULL;
-    }
-    trawl_v1_Incident record;
-    fill_incident(incidents, request, who, &record);
-    incident = incident_new(incidents, &record);
-    if (!incident)
-        fail(f, ERR_NOMEM, "out of memory");
-    return incident;
-}
-
-int incident_capture(struct incidents *incidents, const trawl_v1_CaptureRequest *request,
-                     struct host *const *hosts, size_t host_count, const char *who,
-                     struct incident **out, store_done_fn done, void *context, struct failure *f)
-{
-    struct incident *incident = place_for(incidents, request, hosts, host_count, who, f);
-    if (!incident)
-        return f->code;
-    bool fresh = !incident->capture_count, finished = incident->record.finished;
-    struct capture *capture = capture_new(incident, incident->capture_count + 1, request);
-    struct creation *creation = calloc(1, sizeof(*creation));
-    int e = capture && creation ? add_targets(capture, hosts, host_count) : ERR_NOMEM;
-    if (!e) {
-        capture->expires_us = now_us(incidents) + (int64_t)request->expire_us;
-        incident->record.expires_us = capture->expires_us;
-        incident->record.finished = false;
-        *creation = (struct creation){incidents, incident, capture, fresh, finished, done, context};
-        e = incident_store_put_capture(incidents, capture, on_capture_stored, creation);
-    }
-    if (e) {
-        free(creation);
-        abandon(incidents, incident, capture, fresh, finished);
-        return fail(f, e, "the capture cannot be stored now: %s", err_text(e));
-    }
-    *out = incident;
-    return 0;
-}
-
-/* ---- finding ---- */
-
-int incident_each(struct incidents *incidents, incident_each_fn each, void *context)
-{
-    LIST_EACH (at, &incidents->all) {
-        int e = each(context, LIST_ENTRY(at, struct incident, link));
-        if (e)
-            return e;
-    }
-    return 0;
-}
-
-static void upper(char *text)
-{
-    for (; *text; text++)
-        if (*text >= 'a' && *text <= 'z')
-            *text = (char)(*text - 'a' + 'A');
-}
-
-struct incident *incident_find(struct incidents *incidents, const char *text, struct failure *f)
-{
-    char wanted[32];
-    struct incident *found = NULL;
-    if (!*text || text_copy(wanted, sizeof(wanted), text)) {
-        fail(f, ERR_NOTFOUND, "no incident '%.40s': 'trawl incidents' lists them", text);
-        return NULL;
-    }
-    upper(wanted);
-    LIST_EACH (at, &incidents->all) {
-        struct incident *incident = LIST_ENTRY(at, struct incident, link);
-        if (!strcmp(incident->record.id, wanted))
-            return incident;
-        if (!strstr(incident->record.id, wanted))
-            continue;
-        if (found) {
-            fail(f, ERR_CONFLICT, "'%s' could be '%s' or '%s': give more of the ID", text,
-                 found->record.id, incident->record.id);
-            return NULL;
-        }
-        found = incident;
-    }
-    if (!found)
-        fail(f, ERR_NOTFOUND, "no incident '%s': 'trawl incidents' lists them", text);
-    return found;
-}
-
-struct incident *incident_by_request(struct incidents *incidents, const uint8_t request_id[16])
-{
-    LIST_EACH (at, &incidents->all) {
-        struct incident *incident = LIST_ENTRY(at, struct incident, link);
-        if (incident->record.request_id.size == 16 &&
-            !memcmp(incident->record.request_id.bytes, request_id, 16))
-            return incident;
-        LIST_EACH (c_at, &incident->captures) { /* of one added by `into` */
-            const struct capture *capture = LIST_ENTRY(c_at, struct capture, link);
-            if (capture->request.request_id.size == 16 &&
-                !memcmp(capture->request.request_id.bytes, request_id, 16))
-                return incident;
-        }
-    }
-    return NULL;
-}
-
-static struct incident *by_id(struct incidents *incidents, const char *id)
-{
-    LIST_EACH (at, &incidents->all) {
-        struct incident *incident = LIST_ENTRY(at, struct incident, link);
-        if (!strcmp(incident->record.id, id))
-            return incident;
-    }
-    return NULL;
-}
-
-/* A host can be a target of several captures of an incident: the order tells them apart. 0: any
- * that was sent. */
-static struct target *target_of(struct incident *incident, const struct host *host, uint64_t order)
-{
-    LIST_EACH (c_at, &incident->captures)
-        LIST_EACH (t_at, &LIST_ENTRY(c_at, struct capture, link)->targets) {
-            struct target *t = LIST_ENTRY(t_at, struct target, link);
-            if (t->host == host && t->record.order && (!order || t->record.order == order))
-                return t;
-        }
-    return NULL;
 }
 
 /* ---- verdicts ---- */
@@ -474,9 +194,9 @@ int incident_verdict(struct incidents *incidents, struct host *host,
                      const trawl_v1_Verdict *verdict, store_done_fn done, void *context,
                      struct failure *f)
 {
-    struct incident *incident = by_id(incidents, verdict->incident);
+    struct incident *incident = incident_by_id(incidents, verdict->incident);
     struct target *t =
-        incident && verdict->order ? target_of(incident, host, verdict->order) : NULL;
+        incident && verdict->order ? incident_target(incident, host, verdict->order) : NULL;
     if (!t || verdict->no < t->record.verdict_no) {
         done_now(done, context); /* of something that has ended here */
         return 0;
@@ -547,7 +267,7 @@ static void expire_target(struct target *t, int64_t late_us)
 
 static void tick_capture(struct incidents *incidents, struct capture *capture)
 {
-    int64_t late_us = now_us(incidents) - capture->expires_us;
+    int64_t late_us = incidents_now_us(incidents) - capture->expires_us;
     LIST_EACH (at, &capture->targets) {
         struct target *t = LIST_ENTRY(at, struct target, link);
         if (late_us >= 0 && !state_is_final(t->record.state))
@@ -567,7 +287,7 @@ void incidents_tick(struct incidents *incidents)
             if (!capture->stored)
                 continue;
             tick_capture(incidents, capture);
-            settle(incidents, capture);
+            incident_settle(incidents, capture);
         }
     }
 }
@@ -576,14 +296,14 @@ void incidents_tick(struct incidents *incidents)
 
 bool incident_accepts(struct incidents *incidents, const char *incident, const struct host *host)
 {
-    struct incident *i = by_id(incidents, incident);
-    return i && target_of(i, host, 0);
+    struct incident *i = incident_by_id(incidents, incident);
+    return i && incident_target(i, host, 0);
 }
 
 int incident_artifact(struct incidents *incidents, const trawl_v1_Artifact *artifact,
                       store_done_fn done, void *context, struct failure *f)
 {
-    struct incident *incident = by_id(incidents, artifact->incident);
+    struct incident *incident = incident_by_id(incidents, artifact->incident);
     if (!incident)
         return fail(f, ERR_NOTFOUND, "no incident '%s'", artifact->incident);
     int e = incident_store_put_artifact(incidents, artifact, done, context);

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* How incident.c keeps its records: rows of "incidents" and of inc/<id>. Private to incident*.c. */
+/* What the files of incident*.c share: records in the store, memory, look-ups. Private to them. */
 #ifndef TRAWL_COLLECTOR_INCIDENT_STORE_H
 #define TRAWL_COLLECTOR_INCIDENT_STORE_H
 
@@ -18,6 +18,18 @@ int incident_store_put_artifact(struct incidents *incidents, const trawl_v1_Arti
                                 store_done_fn done, void *context);
 /* Counts states, artifacts, pauses from the stored rows into incident->record. */
 int incident_store_summarise(struct incidents *incidents, struct incident *incident);
+
+int64_t incidents_now_us(struct incidents *incidents);
+/* A capture goes when its last target is final and stored; its incident finishes with the last one.
+ */
+void incident_settle(struct incidents *incidents, struct capture *capture);
+/* Counts what is stored, stores that it has finished, tells watchers. */
+void incident_finish(struct incidents *incidents, struct incident *incident);
+void incident_tell(const struct incident *incident); /* watchers */
+/* By the whole ID; NULL. */
+struct incident *incident_by_id(struct incidents *incidents, const char *id);
+/* The host's target in an open capture that was given an order: this one, or any with 0. NULL. */
+struct target *incident_target(struct incident *incident, const struct host *host, uint64_t order);
 
 /* Memory of the parts. incident_free() needs an incident that nobody watches. */
 struct incident *incident_new(struct incidents *incidents, const trawl_v1_Incident *record);

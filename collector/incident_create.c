@@ -1,0 +1,194 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * How a capture comes into being: an incident to hold it, its targets, then everything committed
+ * before anyone is told. Invariant: a creation that fails leaves nothing of itself in memory.
+ * Called through incident_capture() by ops_incidents.c.
+ */
+#include "collector/incident_store.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "collector/dispatch.h"
+#include "common/id.h"
+#include "common/port.h"
+#include "common/text.h"
+
+struct creation {
+    struct incidents *incidents;
+    struct incident *incident;
+    struct capture *capture;
+    bool fresh;    /* the incident was made for it */
+    bool finished; /* what the incident was before */
+    store_done_fn done;
+    void *context;
+};
+
+/* Takes back a capture that could not be stored, and an incident that holds nothing else, unless
+ * somebody watches it: then it ends empty. */
+static void abandon(struct incidents *incidents, struct incident *incident, struct capture *capture,
+                    bool fresh, bool finished)
+{
+    if (capture)
+        capture_free(capture);
+    if (!list_empty(&incident->captures))
+        return;
+    if (fresh && list_empty(&incident->watchers)) {
+        incidents->count--;
+        incident_free(incident);
+    } else if (finished) {
+        incident->record.finished = true;
+        incident_tell(incident);
+    } else {
+        incident_finish(incidents, incident);
+    }
+}
+
+static void on_incident_stored(void *context, const struct failure *why)
+{
+    struct creation *creation = context;
+    struct incidents *incidents = creation->incidents;
+    struct capture *capture = creation->capture;
+    if (why->code) {
+        abandon(incidents, creation->incident, capture, creation->fresh, creation->finished);
+        creation->done(creation->context, why);
+    } else {
+        capture->stored = true;
+        creation->done(creation->context, why);
+        dispatch_pump(incidents->collector->dispatch, capture);
+        incident_settle(incidents, capture);
+    }
+    free(creation);
+}
+
+static void on_capture_stored(void *context, const struct failure *why)
+{
+    struct creation *creation = context;
+    struct failure f = *why;
+    if (!f.code) {
+        int e = incident_store_put(creation->incidents, creation->incident, on_incident_stored,
+                                   creation);
+        if (!e)
+            return;
+        fail(&f, e, "the collector cannot store now: %s", err_text(e));
+    }
+    on_incident_stored(creation, &f);
+}
+
+static void new_id(char *out, size_t size_bytes, int64_t at_us)
+{
+    char time_text[32], random_text[6];
+    uint8_t random_bytes[5];
+    text_put_time(at_us, time_text, sizeof(time_text));
+    port_random(random_bytes, sizeof(random_bytes));
+    id_base32(random_bytes, 5, random_text);
+    text_format(out, size_bytes, "INC-%.2s%.2s%.2s-%s", time_text + 2, time_text + 5, time_text + 8,
+                random_text);
+}
+
+static void fill_incident(struct incidents *incidents, const trawl_v1_CaptureRequest *request,
+                          const char *who, trawl_v1_Incident *out)
+{
+    memset(out, 0, sizeof(*out));
+    out->created_us = incidents_now_us(incidents);
+    struct failure ignored;
+    do
+        new_id(out->id, sizeof(out->id), out->created_us);
+    while (incident_find(incidents, out->id, &ignored));
+    text_format(out->cause, sizeof(out->cause), "capture by %s", who);
+    text_copy(out->note, sizeof(out->note), request->note);
+    out->from_us = out->created_us - (int64_t)request->last_us;
+    out->to_us = out->created_us;
+    out->what_count = request->what_count;
+    memcpy(out->what, request->what, sizeof(out->what));
+    text_copy(out->selector, sizeof(out->selector), request->selector);
+    out->has_process = request->has_process;
+    out->process = request->process;
+    out->request_id.size = request->request_id.size;
+    memcpy(out->request_id.bytes, request->request_id.bytes, sizeof(out->request_id.bytes));
+    out->pause_max_us = request->pause_max_us;
+    out->canary = request->canary;
+    out->max_parallel = request->max_parallel;
+    out->last_us = request->last_us;
+    out->for_us = request->for_us;
+    out->at_us = request->at_us;
+}
+
+static int add_targets(struct capture *capture, struct host *const *hosts, size_t host_count)
+{
+    uint32_t canaries = capture->request.canary;
+    for (size_t i = 0; i < host_count; i++) {
+        bool canary = canaries && hosts[i]->session;
+        trawl_v1_Target record = {.state = trawl_v1_State_QUEUED, .capture = capture->no};
+        record.wave = capture->request.canary && !canary ? 1 : 0;
+        record.updated_us = capture->incident->record.created_us;
+        record.host_last_seen_us = hosts[i]->record.last_seen_us;
+        text_copy(record.incident, sizeof(record.incident), capture->incident->record.id);
+        text_copy(record.host, sizeof(record.host), hosts[i]->record.name);
+        if (!hosts[i]->session)
+            text_copy(record.reason, sizeof(record.reason), "host is offline");
+        if (!target_new(capture, hosts[i], &record))
+            return ERR_NOMEM;
+        canaries -= canary;
+    }
+    return 0;
+}
+
+static int check_not_open(const struct incident *incident, struct host *const *hosts,
+                          size_t host_count, struct failure *f)
+{
+    LIST_EACH (c_at, &incident->captures)
+        LIST_EACH (t_at, &LIST_ENTRY(c_at, struct capture, link)->targets) {
+            const struct target *t = LIST_ENTRY(t_at, struct target, link);
+            for (size_t i = 0; i < host_count; i++)
+                if (t->host == hosts[i] && !state_is_final(t->record.state))
+                    return fail(f, ERR_BUSY,
+                                "host '%s' is still %s in %s: wait for it or cancel it",
+                                t->record.host, state_name(t->record.state), incident->record.id);
+        }
+    return 0;
+}
+
+static struct incident *place_for(struct incidents *incidents,
+                                  const trawl_v1_CaptureRequest *request, struct host *const *hosts,
+                                  size_t host_count, const char *who, struct failure *f)
+{
+    struct incident *incident;
+    if (request->into[0]) {
+        incident = incident_find(incidents, request->into, f);
+        return incident && !check_not_open(incident, hosts, host_count, f) ? incident : NULL;
+    }
+    trawl_v1_Incident record;
+    fill_incident(incidents, request, who, &record);
+    incident = incident_new(incidents, &record);
+    if (!incident)
+        fail(f, ERR_NOMEM, "out of memory");
+    return incident;
+}
+
+int incident_capture(struct incidents *incidents, const trawl_v1_CaptureRequest *request,
+                     struct host *const *hosts, size_t host_count, const char *who,
+                     struct incident **out, store_done_fn done, void *context, struct failure *f)
+{
+    struct incident *incident = place_for(incidents, request, hosts, host_count, who, f);
+    if (!incident)
+        return f->code;
+    bool fresh = !incident->capture_count, finished = incident->record.finished;
+    struct capture *capture = capture_new(incident, incident->capture_count + 1, request);
+    struct creation *creation = calloc(1, sizeof(*creation));
+    int e = capture && creation ? add_targets(capture, hosts, host_count) : ERR_NOMEM;
+    if (!e) {
+        capture->expires_us = incidents_now_us(incidents) + (int64_t)request->expire_us;
+        incident->record.expires_us = capture->expires_us;
+        incident->record.finished = false;
+        *creation = (struct creation){incidents, incident, capture, fresh, finished, done, context};
+        e = incident_store_put_capture(incidents, capture, on_capture_stored, creation);
+    }
+    if (e) {
+        free(creation);
+        abandon(incidents, incident, capture, fresh, finished);
+        return fail(f, e, "the capture cannot be stored now: %s", err_text(e));
+    }
+    *out = incident;
+    return 0;
+}
