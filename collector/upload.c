@@ -32,6 +32,7 @@ struct upload {
     uint64_t size_bytes;
     int waiting; /* callbacks of the store to come */
     bool paused, last, in_read;
+    bool was_sealed; /* but not recorded */
 };
 
 static struct host *host_of(struct call *call, struct failure *f)
@@ -47,6 +48,23 @@ static int check_target(struct call *call, const struct host *host, const char *
         return 0;
     return fail(f, ERR_DENIED, "host '%s' has no order in incident '%s'", host->record.name,
                 incident);
+}
+
+static void on_record(void *context, int err, struct span value)
+{
+    (void)value;
+    *(bool *)context = !err;
+}
+
+/* A collector that died between sealing and recording left bytes that nobody would ever find. */
+static bool is_recorded(struct collector *c, const char *incident, const char *host, uint32_t no)
+{
+    char part[KEYS_PARTITION_SIZE];
+    bool there = false;
+    struct key key = keys_artifact(host, no);
+    keys_incident_part(part, incident);
+    kv_get(c->store, part, key_span(&key), on_record, &there);
+    return there;
 }
 
 /* ---- status ---- */
@@ -75,7 +93,9 @@ static int status_message(struct call *call, struct span request, struct failure
     struct blob_state state = {0};
     if (blob_state(call->collector->store, blob, &state))
         memset(&state, 0, sizeof(state));
-    answer_state(call, state.pieces * 2, state.size_bytes, state.sealed);
+    bool sealed = state.sealed &&
+                  is_recorded(call->collector, query.incident, host->record.name, query.artifact);
+    answer_state(call, state.pieces * 2, state.size_bytes, sealed);
     return 0;
 }
 
@@ -157,6 +177,11 @@ static void seal(struct upload *u)
                 u->meta.size_bytes == u->size_bytes;
     struct store *store = u->collector->store;
     u->waiting++;
+    if (same && u->was_sealed) {
+        static const struct failure none = {0};
+        on_sealed(u, &none);
+        return;
+    }
     int e = same ? blob_seal(store, u->blob, sha256, u->size_bytes, on_sealed, u)
                  : blob_delete(store, u->blob, on_dropped, u);
     if (e) {
@@ -256,7 +281,8 @@ static int begin(struct call *call, const trawl_v1_Piece *piece, struct failure 
     struct blob_state state = {0};
     if (blob_state(u->collector->store, u->blob, &state))
         memset(&state, 0, sizeof(state));
-    if (state.sealed) {
+    u->was_sealed = state.sealed;
+    if (state.sealed && is_recorded(u->collector, piece->incident, host->record.name, u->meta.no)) {
         answer_state(call, state.pieces * 2, state.size_bytes, true);
         return 0;
     }
