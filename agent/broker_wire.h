@@ -13,7 +13,7 @@
 
 #include "agent/os/counters.h"
 #include "agent/os/process.h"
-#include "agent/os/stacks.h"
+#include "agent/os/take.h"
 #include "common/err.h"
 
 #define BROKER_MAGIC 0x54524B31u
@@ -44,7 +44,9 @@ struct broker_run {
     uint64_t start_ticks;
     uint64_t deadline_us;   /* from now */
     int64_t from_us, to_us; /* window, host wall time */
+    uint64_t for_us;        /* look this long */
     uint64_t at_mono_us;    /* begin at this instant; 0: at once */
+    bool live, allow_pause; /* see struct os_take */
 };
 
 struct broker_request {
@@ -67,11 +69,28 @@ struct broker_found {
     struct os_process list[BROKER_PROCESSES_MAX];
 };
 
-/* Written by the worker, passed on by the broker. `stacks` holds pause and missing for every kind.
- */
+/* Written by the worker, passed on by the broker. */
 struct broker_result {
     uint64_t began_mono_us;
-    struct os_stacks_result stacks;
+    struct os_result taken;
+};
+
+/*
+ * What passes through the pipe from the worker to the agent: chunks, each a head and then `size`
+ * bytes. A FILE chunk holds a struct broker_file; the DATA chunks behind it are its bytes.
+ */
+#define BROKER_CHUNK_MAX 65536
+#define BROKER_FILES_MAX 8 /* of one run */
+
+enum broker_chunk_type { BROKER_CHUNK_FILE = 1, BROKER_CHUNK_DATA };
+
+struct broker_chunk {
+    uint32_t magic, type, size;
+};
+
+struct broker_file {
+    char ending[16];   /* "txt" */
+    char encoding[16]; /* "": as it is; "zstd" */
 };
 
 struct broker_usage {

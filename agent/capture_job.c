@@ -64,7 +64,7 @@ static void safe_text(char *out, size_t size_bytes, const char *text)
     buf_done(&b);
 }
 
-static void put_stacks(trawl_v1_Artifact *meta, const struct os_stacks_result *stacks)
+static void put_stacks(trawl_v1_Artifact *meta, const struct os_result *stacks)
 {
     meta->stacks_count = 0;
     for (uint32_t i = 0; i < stacks->top_count && i < OS_STACK_TOPS; i++) {
@@ -206,7 +206,7 @@ static void look_back(struct capture *c, const struct job *job)
 static void fill_meta(struct capture *c, trawl_v1_Artifact *meta)
 {
     const struct broker_result *result = c->run.result;
-    const struct os_stacks_result *s = &result->stacks;
+    const struct os_result *s = &result->taken;
     struct clock *clock = c->settings.clock;
     uint64_t ago_us = clock->mono_us(clock) - result->began_mono_us;
     meta->wall_us = clock->wall_us(clock) - (int64_t)ago_us;
@@ -223,7 +223,7 @@ static void conclude(struct capture *c, const struct job *job)
     struct order *o = r->order;
     struct failure f = r->result_failure;
     trawl_v1_Artifact *meta = calloc(1, sizeof *meta);
-    const struct os_stacks_result *stacks = &r->result->stacks;
+    const struct os_result *stacks = &r->result->taken;
     if (stacks->paused && stacks->pause_us > o->verdict.longest_pause_us)
         o->verdict.longest_pause_us = stacks->pause_us;
     note_at_error(c, r->result->began_mono_us);

@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The worker's main function and the table of kinds it can take. Invariant: nothing is written
- * before the target was let go, so a slow reader never lengthens a pause. Called in a child of the
- * broker.
+ * The worker's main function and the table of kinds it can take. What a kind writes goes to the
+ * agent in chunks (broker_wire.h), compressed where the table says so. Invariant: nothing is
+ * written before the target was let go, so a slow reader never lengthens a pause. Called in a child
+ * of the broker.
  */
 #include "agent/worker.h"
 
@@ -12,6 +13,7 @@
 
 #include "agent/os/logs.h"
 #include "agent/os/privilege.h"
+#include "agent/os/stacks.h"
 #include "agent/os/triage.h"
 #include "common/buf.h"
 #include "common/port.h"
@@ -22,33 +24,56 @@
 
 /* ---- kinds ---- */
 
-typedef int (*take_fn)(const struct worker_job *job, struct buf *out,
-                       struct os_stacks_result *result, struct failure *f);
+typedef int (*take_fn)(const struct os_take *take, const struct os_output *out,
+                       struct os_result *result, struct failure *f);
 
-static int take_triage(const struct worker_job *job, struct buf *out,
-                       struct os_stacks_result *result, struct failure *f)
+static int take_triage(const struct os_take *take, const struct os_output *out,
+                       struct os_result *result, struct failure *f)
 {
-    result->threads = job->process.threads;
-    return os_triage_capture("", &job->process, out, result->missing, sizeof result->missing, f);
+    struct buf text;
+    buf_init(&text, EVIDENCE_MAX_BYTES);
+    result->threads = take->process.threads;
+    int e =
+        os_triage_capture("", &take->process, &text, result->missing, sizeof result->missing, f);
+    if (!e)
+        e = os_output_file(out, "txt", buf_span(&text), f);
+    buf_done(&text);
+    return e;
 }
 
-static int take_stacks(const struct worker_job *job, struct buf *out,
-                       struct os_stacks_result *result, struct failure *f)
+static int take_stacks(const struct os_take *take, const struct os_output *out,
+                       struct os_result *result, struct failure *f)
 {
-    return os_stacks_capture(&job->process, job->run.pause_max_us, out, result, f);
+    struct buf text;
+    buf_init(&text, EVIDENCE_MAX_BYTES);
+    int e = os_stacks_capture(&take->process, take->pause_max_us, &text, result, f);
+    if (!e)
+        e = os_output_file(out, "txt", buf_span(&text), f);
+    buf_done(&text);
+    return e;
 }
 
-static int take_logs(const struct worker_job *job, struct buf *out, struct os_stacks_result *result,
-                     struct failure *f)
+static int take_logs(const struct os_take *take, const struct os_output *out,
+                     struct os_result *result, struct failure *f)
 {
-    return os_logs_capture("", &job->process, job->run.from_us, job->run.to_us, out,
-                           result->missing, sizeof result->missing, f);
+    struct buf text;
+    buf_init(&text, EVIDENCE_MAX_BYTES);
+    int e = os_logs_capture("", &take->process, take->from_us, take->to_us, &text, result->missing,
+                            sizeof result->missing, f);
+    if (!e)
+        e = os_output_file(out, "txt", buf_span(&text), f);
+    buf_done(&text);
+    return e;
 }
 
 static const struct kind {
     const char *name;
     take_fn take;
-} kinds[] = {{"triage", take_triage}, {"stacks", take_stacks}, {"logs", take_logs}};
+} kinds[] = {
+    {"triage", take_triage},
+    {"stacks", take_stacks},
+    {"logs", take_logs},
+};
 
 static const struct kind *find_kind(const char *name)
 {
@@ -61,6 +86,17 @@ static const struct kind *find_kind(const char *name)
 bool worker_knows(const char *kind)
 {
     return find_kind(kind) != NULL;
+}
+
+int worker_take(const char *kind, const struct os_take *take, const struct os_output *out,
+                struct os_result *result, struct failure *f)
+{
+    const struct kind *found = find_kind(kind);
+    memset(result, 0, sizeof *result);
+    if (!found)
+        return fail(f, ERR_UNSUPPORTED, "kind '%s' is not known to this agent (%s)", kind,
+                    TRAWL_VERSION);
+    return found->take(take, out, result, f);
 }
 
 /* ---- the work ---- */
@@ -96,19 +132,54 @@ static int write_all(int fd, const void *data, size_t size_bytes)
     return 0;
 }
 
-static void take(const struct worker_job *job, struct buf *out, struct worker_outcome *outcome)
+static int write_chunk(int fd, enum broker_chunk_type type, struct span bytes, struct failure *f)
+{
+    struct broker_chunk head = {BROKER_MAGIC, type, (uint32_t)bytes.size_bytes};
+    if (write_all(fd, &head, sizeof head) || write_all(fd, bytes.data, bytes.size_bytes))
+        return fail(f, ERR_CLOSED, "cannot hand over the evidence");
+    return 0;
+}
+
+static int begin_file(void *context, const char *ending, struct failure *f)
+{
+    const struct worker_job *job = context;
+    struct broker_file file = {{0}, {0}};
+    text_copy(file.ending, sizeof file.ending, ending);
+    return write_chunk(job->output_fd, BROKER_CHUNK_FILE, span_of(&file, sizeof file), f);
+}
+
+static int write_bytes(void *context, struct span bytes, struct failure *f)
+{
+    const struct worker_job *job = context;
+    while (bytes.size_bytes > 0) {
+        size_t some =
+            bytes.size_bytes < BROKER_CHUNK_MAX ? bytes.size_bytes : (size_t)BROKER_CHUNK_MAX;
+        int e = write_chunk(job->output_fd, BROKER_CHUNK_DATA, span_of(bytes.data, some), f);
+        if (e)
+            return e;
+        bytes = span_of(bytes.data + some, bytes.size_bytes - some);
+    }
+    return 0;
+}
+
+static void work(const struct worker_job *job, struct worker_outcome *outcome)
 {
     struct failure f = {0};
-    const struct kind *kind = find_kind(job->run.kind);
-    if (!kind) {
-        outcome->error =
-            fail(&f, ERR_UNSUPPORTED, "kind '%s' is not known to this agent", job->run.kind);
-    } else {
-        if (job->run.at_mono_us)
-            wait_until(job->run.at_mono_us);
-        outcome->result.began_mono_us = port_mono_us();
-        outcome->error = kind->take(job, out, &outcome->result.stacks, &f);
-    }
+    const struct broker_run *run = &job->run;
+    struct os_output out = {begin_file, write_bytes, (void *)job};
+    struct os_take take = {.process = job->process,
+                           .pause_max_us = run->pause_max_us,
+                           .live = run->live,
+                           .allow_pause = run->allow_pause,
+                           .for_us = run->for_us,
+                           .from_us = run->from_us,
+                           .to_us = run->to_us,
+                           .costs = &job->costs};
+    if (run->at_mono_us)
+        wait_until(run->at_mono_us);
+    outcome->result.began_mono_us = port_mono_us();
+    take.deadline_mono_us = outcome->result.began_mono_us + run->deadline_us;
+    outcome->error = worker_take(run->kind, &take, &out, &outcome->result.taken, &f);
     if (outcome->error)
         text_copy(outcome->text, sizeof outcome->text, f.text);
 }
@@ -117,18 +188,11 @@ int worker_main(void *context)
 {
     const struct worker_job *job = context;
     struct worker_outcome *outcome = calloc(1, sizeof *outcome);
-    struct buf out;
     if (!outcome)
         return 1;
-    buf_init(&out, EVIDENCE_MAX_BYTES);
     os_be_nice();
-    take(job, &out, outcome);
-    if (!outcome->error && write_all(job->output_fd, out.data, out.size_bytes)) {
-        outcome->error = ERR_IO;
-        text_copy(outcome->text, sizeof outcome->text, "cannot hand over the evidence");
-    }
+    work(job, outcome);
     int e = write_all(job->result_fd, outcome, sizeof *outcome);
-    buf_done(&out);
     free(outcome);
     return e ? 1 : 0;
 }

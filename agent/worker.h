@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The short-lived child that touches one target: takes one kind of evidence into memory, writes it
- * to a pipe, tells how it went, ends. It runs with the broker's privileges and is killed at its
+ * The short-lived child that touches one target: takes one kind of evidence, writes it to a pipe in
+ * chunks, tells how it went, ends. It runs with the broker's privileges and is killed at its
  * deadline. Started by the broker only.
  */
 #ifndef TRAWL_AGENT_WORKER_H
@@ -12,7 +12,8 @@
 struct worker_job {
     struct broker_run run;
     struct os_process process;
-    int output_fd; /* evidence goes here */
+    struct os_costs costs;
+    int output_fd; /* evidence goes here, as chunks */
     int result_fd; /* one struct worker_outcome goes here, last */
 };
 
@@ -24,6 +25,10 @@ struct worker_outcome {
 
 /* Whether a kind is taken by a worker ("triage", "stacks", "logs"). */
 bool worker_knows(const char *kind);
+/* Takes one kind, in this process: what worker_main() does, for tests and benchmarks.
+ * ERR_UNSUPPORTED: not a known kind. */
+int worker_take(const char *kind, const struct os_take *take, const struct os_output *out,
+                struct os_result *result, struct failure *f);
 /* The worker's main function; `context` is a struct worker_job. Returns the exit status. */
 int worker_main(void *context);
 

@@ -22,7 +22,7 @@ static int compare(const void *a, const void *b)
     return left < right ? -1 : left > right;
 }
 
-static int capture(const struct os_process *process, struct os_stacks_result *result, bool print)
+static int capture(const struct os_process *process, struct os_result *result, bool print)
 {
     struct buf text;
     struct failure f = {0, ""};
@@ -38,7 +38,7 @@ static int capture(const struct os_process *process, struct os_stacks_result *re
 
 static int measure(const struct os_process *process, size_t count)
 {
-    struct os_stacks_result result;
+    struct os_result result;
     uint64_t *pauses = calloc(count, sizeof *pauses);
     if (!pauses)
         return 1;
@@ -67,7 +67,7 @@ int main(int argc, char **argv)
 {
     uint64_t pid, count = 1;
     struct os_process process;
-    struct os_stacks_result result;
+    struct os_result result;
     struct failure f = {0, ""};
     if (argc < 2 || text_u64_in(argv[1], 1, INT32_MAX, &pid) ||
         (argc > 2 && text_u64_in(argv[2], 1, 1000000, &count))) {

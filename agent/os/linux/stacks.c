@@ -314,21 +314,8 @@ static int unwind_all(struct capture *c, struct failure *f)
 
 /* ---- what is missing ---- */
 
-TRAWL_PRINTF(2, 3) static void add_missing(struct os_stacks_result *result, const char *format, ...)
-{
-    size_t used = strlen(result->missing);
-    va_list args;
-    if (used > 0 && used < sizeof result->missing - 3) {
-        memcpy(result->missing + used, "; ", 3);
-        used += 2;
-    }
-    va_start(args, format);
-    vsnprintf(result->missing + used, sizeof result->missing - used, format, args);
-    va_end(args);
-}
-
 /* Where a thread sleeps that would not stop. */
-static void add_missed(struct capture *c, size_t index, struct os_stacks_result *result)
+static void add_missed(struct capture *c, size_t index, struct os_result *result)
 {
     pid_t tid = c->stop.threads[index].tid, tracer;
     char state = '?', leaf[64], data[128];
@@ -337,26 +324,26 @@ static void add_missed(struct capture *c, size_t index, struct os_stacks_result 
     stop_thread_status((pid_t)c->stop.process.pid, tid, &tracer, &state);
     if (proc_read_pid("", c->stop.process.pid, leaf, data, sizeof data, &where, NULL) != 0)
         where = span_str("?");
-    add_missing(result, "thread %d '%s' did not stop in time: state %c in %.*s", tid,
-                c->names[index], state, (int)where.size_bytes, (const char *)where.data);
+    os_result_miss(result, "thread %d '%s' did not stop in time: state %c in %.*s", tid,
+                   c->names[index], state, (int)where.size_bytes, (const char *)where.data);
 }
 
-static void note_missing(struct capture *c, struct os_stacks_result *result)
+static void note_missing(struct capture *c, struct os_result *result)
 {
     if (c->stop.overflow > 0)
-        add_missing(result, "%zu threads more than expected", c->stop.overflow);
+        os_result_miss(result, "%zu threads more than expected", c->stop.overflow);
     for (size_t i = 0; i < c->stop.count; i++) {
         if (c->stop.threads[i].state == STOP_MISSED)
             add_missed(c, i, result);
     }
     if (unwind_lines_cut(c->unwind))
-        add_missing(result, "source lines of some frames: time limit");
+        os_result_miss(result, "source lines of some frames: time limit");
     if (unwind_modules_left(c->unwind) > 0)
-        add_missing(result, "names from %zu of the files: more than %d",
-                    unwind_modules_left(c->unwind), UNWIND_MODULES_MAX);
+        os_result_miss(result, "names from %zu of the files: more than %d",
+                       unwind_modules_left(c->unwind), UNWIND_MODULES_MAX);
 }
 
-static void count_threads(const struct stop *stop, struct os_stacks_result *result)
+static void count_threads(const struct stop *stop, struct os_result *result)
 {
     for (size_t i = 0; i < stop->count; i++) {
         if (stop->threads[i].state == STOP_HELD)
@@ -369,7 +356,7 @@ static void count_threads(const struct stop *stop, struct os_stacks_result *resu
 
 /* ---- the whole ---- */
 
-static int write_text(struct capture *c, struct buf *out, struct os_stacks_result *result,
+static int write_text(struct capture *c, struct buf *out, struct os_result *result,
                       struct failure *f)
 {
     const struct unwind_module *modules;
@@ -385,18 +372,18 @@ static int write_text(struct capture *c, struct buf *out, struct os_stacks_resul
     if (rc)
         return fail(f, rc, "stacks do not fit into %zu bytes", out->limit_bytes);
     if (left_out > 0)
-        add_missing(result, "%zu groups of stacks: text limit of %zu bytes", left_out,
-                    out->limit_bytes);
+        os_result_miss(result, "%zu groups of stacks: text limit of %zu bytes", left_out,
+                       out->limit_bytes);
     stacks_tops(&c->set, result);
     return 0;
 }
 
-static int hold_and_copy(struct capture *c, uint32_t pause_max_us, struct os_stacks_result *result,
+static int hold_and_copy(struct capture *c, uint32_t pause_max_us, struct os_result *result,
                          struct failure *f)
 {
     struct failure cause = {0, ""};
     c->wall_us = port_wall_us();
-    int rc = stop_run(&c->stop, pause_max_us, copy_stacks, c, &cause);
+    int rc = stop_run(&c->stop, pause_max_us, copy_stacks, NULL, c, &cause);
     result->pause_us = c->stop.pause_us;
     result->paused = c->stop.pause_us > 0;
     count_threads(&c->stop, result);
@@ -424,7 +411,7 @@ static void capture_done(struct capture *c)
 }
 
 int os_stacks_capture(const struct os_process *process, uint32_t pause_max_us, struct buf *out,
-                      struct os_stacks_result *result, struct failure *f)
+                      struct os_result *result, struct failure *f)
 {
     memset(result, 0, sizeof *result);
     struct capture *c = calloc(1, sizeof *c);

@@ -234,7 +234,7 @@ static void join_frames(const struct stacks_set *set, const struct stacks_thread
     }
 }
 
-void stacks_tops(const struct stacks_set *set, struct os_stacks_result *result)
+void stacks_tops(const struct stacks_set *set, struct os_result *result)
 {
     result->top_count = 0;
     for (size_t i = 0; i < set->group_count && i < OS_STACK_TOPS; i++) {

@@ -86,6 +86,6 @@ int stacks_write(const struct stacks_set *set, const struct stacks_head *head,
                  const struct unwind_module *modules, size_t module_count, struct buf *out,
                  size_t *left_out);
 /* The first groups, for the verdict. */
-void stacks_tops(const struct stacks_set *set, struct os_stacks_result *result);
+void stacks_tops(const struct stacks_set *set, struct os_result *result);
 
 #endif

@@ -35,8 +35,10 @@
 struct stop_job {
     struct stop *stop;
     stop_held_fn held;
+    stop_after_fn after;
     void *context;
     struct failure *f;
+    int priority; /* of the worker, when it holds nobody */
     int rc;
 };
 
@@ -489,6 +491,10 @@ static int hold_and_release(struct stop_job *job)
     if (!in_time)
         return fail(job->f, ERR_TIMEOUT, "process was let go after %.1f ms, limit %.1f ms",
                     (double)stop->pause_us / 1000, (double)stop->limit_us / 1000);
+    if (rc == 0 && job->after) {
+        setpriority(PRIO_PROCESS, (id_t)stop->tracer, job->priority);
+        rc = job->after(job->context, stop, job->f);
+    }
     return rc;
 }
 
@@ -522,10 +528,10 @@ static void await_end(pid_t tracer)
         sched_yield();
 }
 
-int stop_run(struct stop *stop, uint32_t pause_max_us, stop_held_fn held, void *context,
-             struct failure *f)
+int stop_run(struct stop *stop, uint32_t pause_max_us, stop_held_fn held, stop_after_fn after,
+             void *context, struct failure *f)
 {
-    struct stop_job job = {stop, held, context, f, 0};
+    struct stop_job job = {stop, held, after, context, f, getpriority(PRIO_PROCESS, 0), 0};
     sigset_t news, before;
     struct sigaction usual = {.sa_handler = SIG_DFL}, action_before;
     pthread_t thread;

@@ -95,8 +95,12 @@ uint64_t stop_predict_us(const struct stop *stop, uint64_t copy_bytes);
  * `held` returns; ERR_GONE, ERR_DENIED, ERR_REFUSED as stop_open().
  */
 typedef int (*stop_held_fn)(void *context, struct stop *stop);
-int stop_run(struct stop *stop, uint32_t pause_max_us, stop_held_fn held, void *context,
-             struct failure *f);
+/* Runs after a `held` that returned 0 and after the release, on the tracing thread, which is the
+ * tracer of what `held` made (a snapshot): it may allocate and read files, and is nice again. */
+typedef int (*stop_after_fn)(void *context, struct stop *stop, struct failure *f);
+/* `after` may be NULL. */
+int stop_run(struct stop *stop, uint32_t pause_max_us, stop_held_fn held, stop_after_fn after,
+             void *context, struct failure *f);
 bool stop_time_left(const struct stop *stop);
 
 /* The checks of stop_open() that need no list; in stop_check.c. */

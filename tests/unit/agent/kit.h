@@ -98,8 +98,8 @@ static int kit_broker(int fd, void *context)
         } else if (request.op == BROKER_RUN) {
             char text[64];
             int n = snprintf(text, sizeof text, "%s of %u\n", request.body.run.kind, pid);
-            reply->body.result.stacks.pause_us = 500;
-            reply->body.result.stacks.paused = strcmp(request.body.run.kind, "stacks") == 0;
+            reply->body.result.taken.pause_us = 500;
+            reply->body.result.taken.paused = strcmp(request.body.run.kind, "stacks") == 0;
             if (write(out, text, (size_t)n) != n)
                 return 1;
         } else if (request.op == BROKER_STOP && held) {

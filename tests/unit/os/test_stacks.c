@@ -165,7 +165,7 @@ TEST(a_signature_is_of_module_and_offset)
 {
     struct stacks_set set;
     char text[33];
-    struct os_stacks_result result = {.pause_us = 0};
+    struct os_result result = {.pause_us = 0};
     make_set(&set);
     name_set(&set);
     stacks_tops(&set, &result);
@@ -183,7 +183,7 @@ TEST(a_signature_is_of_module_and_offset)
 /* ---- whole captures ---- */
 
 static int capture(const struct victim *v, uint32_t pause_max_us, struct buf *out,
-                   struct os_stacks_result *result, struct failure *f)
+                   struct os_result *result, struct failure *f)
 {
     buf_init(out, TEXT_MAX);
     return os_stacks_capture(&v->process, pause_max_us, out, result, f);
@@ -207,7 +207,7 @@ TEST(nested_functions_are_named)
 {
     struct victim v;
     struct buf out;
-    struct os_stacks_result result;
+    struct os_result result;
     struct failure f = {0, ""};
     static const char *const words[] = {"stacks of 'threads'",
                                         "4 threads, pause",
@@ -244,7 +244,7 @@ TEST(nested_functions_are_named)
 
 TEST(two_processes_of_one_program_have_one_signature)
 {
-    struct os_stacks_result results[2];
+    struct os_result results[2];
     for (int i = 0; i < 2; i++) {
         struct victim v;
         struct buf out;
@@ -261,7 +261,7 @@ TEST_LIMIT(two_hundred_threads_are_captured, 60)
 {
     struct victim v;
     struct buf out;
-    struct os_stacks_result result;
+    struct os_result result;
     struct failure f = {0, ""};
     victim_start(&v, "threads", "199", NULL);
     CHECK_EQ_INT(capture(&v, PAUSE_MAX_US, &out, &result, &f), 0);
@@ -277,7 +277,7 @@ TEST(a_pause_that_would_be_too_long_is_refused)
 {
     struct victim v;
     struct buf out;
-    struct os_stacks_result result;
+    struct os_result result;
     struct failure f = {0, ""};
     victim_start(&v, "threads", "100", NULL);
     CHECK_EQ_INT(capture(&v, 2000, &out, &result, &f), ERR_REFUSED);
@@ -293,7 +293,7 @@ TEST(a_process_that_is_gone_is_said_to_be)
 {
     struct victim v;
     struct buf out;
-    struct os_stacks_result result;
+    struct os_result result;
     struct failure f = {0, ""};
     victim_start(&v, "idle", NULL, NULL);
     victim_end(&v);
@@ -307,7 +307,7 @@ TEST(what_did_not_stop_is_named)
 {
     struct victim v;
     struct buf out;
-    struct os_stacks_result result;
+    struct os_result result;
     struct failure f = {0, ""};
     victim_start(&v, "vfork", NULL, NULL);
     CHECK_EQ_INT(capture(&v, PAUSE_MAX_US, &out, &result, &f), 0);
@@ -324,7 +324,7 @@ TEST(too_little_room_is_a_limit)
 {
     struct victim v;
     struct buf out;
-    struct os_stacks_result result;
+    struct os_result result;
     struct failure f = {0, ""};
     victim_start(&v, "threads", "3", NULL);
     buf_init(&out, 40);
@@ -350,7 +350,7 @@ TEST_LIMIT(a_killed_capture_leaves_it_running, 60)
         pid_t worker = fork();
         if (worker == 0) {
             struct buf out;
-            struct os_stacks_result result;
+            struct os_result result;
             for (;;) {
                 capture(&v, PAUSE_MAX_US, &out, &result, NULL);
                 buf_done(&out);

@@ -48,7 +48,7 @@ static size_t hold_once(const struct victim *v, struct stop_controls controls, s
     if (rc)
         return 0;
     stop.controls = controls;
-    CHECK_EQ_INT(stop_run(&stop, PAUSE_MAX_US, held, NULL, &f), 0);
+    CHECK_EQ_INT(stop_run(&stop, PAUSE_MAX_US, held, NULL, NULL, &f), 0);
     CHECK(stop.pause_us > 0);
     count = count_state(&stop, STOP_HELD);
     if (!may_miss)
@@ -321,7 +321,7 @@ static _Noreturn void hold_for_ever(const struct victim *v)
     for (;;) {
         struct stop stop;
         if (stop_open(&stop, &v->process, &f) == 0) {
-            stop_run(&stop, PAUSE_MAX_US, do_nothing, NULL, &f);
+            stop_run(&stop, PAUSE_MAX_US, do_nothing, NULL, NULL, &f);
             stop_close(&stop);
         }
     }
@@ -405,7 +405,7 @@ TEST(it_may_die_while_it_is_held)
         int status;
         victim_start(&v, "threads", "5", NULL);
         REQUIRE(stop_open(&stop, &v.process, &f) == 0);
-        int rc = stop_run(&stop, PAUSE_MAX_US, kill_it, NULL, &f);
+        int rc = stop_run(&stop, PAUSE_MAX_US, kill_it, NULL, NULL, &f);
         CHECK(rc == 0 || rc == ERR_GONE);
         stop_close(&stop);
         CHECK_EQ_INT(waitpid(v.pid, &status, 0), v.pid);
@@ -432,7 +432,7 @@ TEST_LIMIT(it_may_die_at_any_instant, 60)
         rand_r(&seed);
         int rc = stop_open(&stop, &v.process, &f);
         if (rc == 0) {
-            rc = stop_run(&stop, PAUSE_MAX_US, do_nothing, NULL, &f);
+            rc = stop_run(&stop, PAUSE_MAX_US, do_nothing, NULL, NULL, &f);
             stop_close(&stop);
         }
         CHECK(rc == 0 || rc == ERR_GONE);
@@ -451,7 +451,7 @@ TEST(a_thread_in_vfork_is_left_out)
     struct failure f = {0, ""};
     victim_start(&v, "vfork", NULL, NULL);
     REQUIRE(stop_open(&stop, &v.process, &f) == 0);
-    CHECK_EQ_INT(stop_run(&stop, 500000, do_nothing, NULL, &f), 0);
+    CHECK_EQ_INT(stop_run(&stop, 500000, do_nothing, NULL, NULL, &f), 0);
     CHECK_EQ_INT(count_state(&stop, STOP_HELD), 1);
     CHECK_EQ_INT(count_state(&stop, STOP_MISSED), 1);
     /* A small share of the time, and no more, was spent on waiting for it. */
@@ -477,7 +477,7 @@ TEST(a_hold_that_takes_too_long_is_given_up)
     struct failure f = {0, ""};
     victim_start(&v, "threads", "3", NULL);
     REQUIRE(stop_open(&stop, &v.process, &f) == 0);
-    CHECK_EQ_INT(stop_run(&stop, 20000, take_too_long, NULL, &f), ERR_TIMEOUT);
+    CHECK_EQ_INT(stop_run(&stop, 20000, take_too_long, NULL, NULL, &f), ERR_TIMEOUT);
     CHECK(strstr(f.text, "limit 20.0 ms") != NULL);
     CHECK(stop.pause_us >= 20000);
     stop_close(&stop);

@@ -72,7 +72,7 @@ TEST(a_process_that_ends_after_the_checks_is_gone)
     victim_start(&v, "idle", NULL, NULL);
     REQUIRE(stop_open(&stop, &v.process, &f) == 0);
     victim_end(&v);
-    CHECK_EQ_INT(stop_run(&stop, PAUSE_MAX_US, do_nothing, NULL, &f), ERR_GONE);
+    CHECK_EQ_INT(stop_run(&stop, PAUSE_MAX_US, do_nothing, NULL, NULL, &f), ERR_GONE);
     CHECK_EQ_INT(stop.pause_us, 0);
     stop_close(&stop);
 }
@@ -99,7 +99,7 @@ TEST(a_traced_process_is_refused)
     waitpid(tracer, NULL, 0);
     struct stop stop;
     REQUIRE(stop_open(&stop, &v.process, NULL) == 0);
-    CHECK_EQ_INT(stop_run(&stop, PAUSE_MAX_US, do_nothing, NULL, NULL), 0);
+    CHECK_EQ_INT(stop_run(&stop, PAUSE_MAX_US, do_nothing, NULL, NULL, NULL), 0);
     stop_close(&stop);
     victim_end(&v);
 }

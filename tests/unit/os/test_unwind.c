@@ -137,7 +137,7 @@ static void copy_and_end(struct victim *v, struct unwind **out)
     REQUIRE(stop_open(&stop, &v->process, &f) == 0);
     REQUIRE(maps_read(&maps, v->process.pid, &f) == 0);
     REQUIRE(unwind_open(out, v->pid, &maps, &f) == 0);
-    REQUIRE(stop_run(&stop, 1000000, copy_second_thread, NULL, &f) == 0);
+    REQUIRE(stop_run(&stop, 1000000, copy_second_thread, NULL, NULL, &f) == 0);
     stop_close(&stop);
     maps_done(&maps);
     victim_end(v);
