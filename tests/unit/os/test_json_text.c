@@ -103,7 +103,7 @@ TEST(a_member_can_be_taken_back)
 {
     struct buf out;
     struct json_text j;
-    buf_init(&out, 20);
+    buf_init(&out, 24);
     json_text_init(&j, &out);
     json_text_array(&j, NULL);
     for (int i = 0; i < 3; i++) {
