@@ -75,7 +75,6 @@ struct command {
 
 /* The table; its last row has no name. */
 extern const struct command COMMANDS[];
-extern const char *const CLI_KINDS[];   /* what --what may name; NULL at the end */
 extern const char *const CLI_OUTPUTS[]; /* of -o */
 
 /* Loads the context and opens the client. */

@@ -45,7 +45,7 @@ struct cmd_capture_options {
     char process[64], unit[128], what[CMD_WHAT_SIZE], at[CMD_TIME_SIZE], into[64], note[256];
     uint64_t pid, port, canary, max_parallel;
     int64_t last_us, for_us, pause_max_us, expire_us;
-    bool dry_run, wait, no_wait;
+    bool fallback, live, allow_pause, dry_run, wait, no_wait;
 };
 
 struct cmd_fetch_options {

@@ -15,25 +15,17 @@
 #include "cli/watching.h"
 #include "common/port.h"
 #include "common/text.h"
+#include "proto/kinds.h"
 
 #define REQUEST_LIMIT (64 * 1024)
 #define RETRIES 5
 #define RETRY_MS 500
 
-const char *const CLI_KINDS[] = {"triage", "stacks", "counters", "events", "logs", NULL};
-static const char *const KINDS_LATER[] = {"stacks0", "profile", "mini", "core", "net", NULL};
-
 /* ---- the request ---- */
 
 static int take_kind(const char *kind, trawl_v1_CaptureRequest *request, struct failure *f)
 {
-    for (size_t i = 0; KINDS_LATER[i]; i++)
-        if (strcmp(KINDS_LATER[i], kind) == 0)
-            return fail(f, ERR_INVALID,
-                        "kind '%s' is not captured by this version (known: triage, stacks, "
-                        "counters, events, logs)",
-                        kind);
-    int r = cli_choose("kind", kind, CLI_KINDS, f);
+    int r = cli_choose("kind", kind, KINDS, f);
     if (r < 0)
         return r;
     for (pb_size_t i = 0; i < request->what_count; i++)
@@ -112,9 +104,12 @@ static int build_request(struct cli *cli, trawl_v1_CaptureRequest *request, stru
     request->canary = (uint32_t)o->canary;
     request->max_parallel = (uint32_t)o->max_parallel;
     request->dry_run = o->dry_run;
+    request->fallback = o->fallback;
+    request->live = o->live;
+    request->allow_pause = o->allow_pause;
     request->request_id.size = sizeof request->request_id.bytes;
     port_random(request->request_id.bytes, sizeof request->request_id.bytes);
-    return 0;
+    return kinds_complete(request, f);
 }
 
 static int on_reply(void *owner, struct span message, struct failure *f)

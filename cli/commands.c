@@ -67,15 +67,24 @@ static const struct conf_row CAPTURE_ROWS[] = {
     {"unit", CONF_STRING, CAPTURE(unit), 0, 0, NULL, "UNIT", "processes of this service", true},
     {"port", CONF_U64, CAPTURE(port), 1, 65535, NULL, "N", "who listens on this TCP port", true},
     {"what", CONF_LIST, CAPTURE(what), 0, 0, "triage,stacks,counters,events,logs", "KIND,...",
-     "kinds of evidence", true},
+     "triage, stacks, stacks0, profile, mini, core, counters, events, logs, net; memory (mini, "
+     "core) only when named",
+     true},
     {"last", CONF_DURATION_US, CAPTURE(last_us), 0, DAY_US, "60s", "TIME", "look back this long",
      true},
     {"for", CONF_DURATION_US, CAPTURE(for_us), 0, 600 * SECOND_US, NULL, "TIME",
-     "and observe this long", true},
+     "and observe this long; a profile takes this long (then 10s unless given)", true},
     {"at", CONF_STRING, CAPTURE(at), 0, 0, NULL, "TIME",
      "same instant on all hosts: +2s, 14:02, RFC 3339 (default: at once)", true},
-    {"pause-max", CONF_DURATION_US, CAPTURE(pause_max_us), 1, 250000, "50ms", "TIME",
-     "refuse where a process would stand still longer", true},
+    {"pause-max", CONF_DURATION_US, CAPTURE(pause_max_us), 1, 3600 * SECOND_US, "50ms", "TIME",
+     "refuse where a process would stand still longer (above 250ms: --allow-pause)", true},
+    {"allow-pause", CONF_BOOL, CAPTURE(allow_pause), 0, 0, NULL, NULL,
+     "a pause may be longer than 250 ms, and a core may hold the process while it is read", true},
+    {"live", CONF_BOOL, CAPTURE(live), 0, 0, NULL, NULL,
+     "core: read the heap while the process runs, no snapshot (stacks stay consistent)", true},
+    {"fallback", CONF_BOOL, CAPTURE(fallback), 0, 0, NULL, NULL,
+     "where a kind is refused take the next of core, live core, mini, stacks, stacks0, triage",
+     true},
     {"canary", CONF_U64, CAPTURE(canary), 0, 1000, NULL, "N",
      "N hosts first; the rest only if they do well", true},
     {"max-parallel", CONF_U64, CAPTURE(max_parallel), 1, 10000, "20", "N", "hosts at once", true},
@@ -138,6 +147,8 @@ const struct command COMMANDS[] = {
      "gather evidence on many hosts at once, under one incident",
      "  trawl capture -l role=web --process redis-server --last 60s\n"
      "  trawl capture 'web-*' --what stacks --at +2s --canary 1 -m 'checkout hangs'\n"
+     "  trawl capture web-07 --pid 4711 --what core --fallback\n"
+     "  trawl capture -l role=db --process postgres --what profile,net --for 10s\n"
      "  trawl capture '*' --dry-run\n",
      COMMAND_LIST, ROWS_SHORTS(CAPTURE_ROWS, CAPTURE_SHORTS, cmd_capture_options)},
     {"incidents", cmd_incidents, "", 0, 0, "list incidents",

@@ -9,6 +9,7 @@
 
 #include "cli/command.h"
 #include "common/text.h"
+#include "proto/kinds.h"
 
 #define SHORTS_MAX 16
 
@@ -22,7 +23,7 @@ static const char *values_of(const struct command *command, const char *option)
     if (strcmp(option, "by") == 0)
         return strcmp(command->name, "top") == 0 ? "cpu rss read write threads" : "series host";
     if (strcmp(option, "what") == 0 || strcmp(option, "kind") == 0)
-        return "triage stacks counters events logs";
+        return KINDS_WORDS;
     return NULL;
 }
 

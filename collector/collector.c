@@ -13,10 +13,12 @@
 #include "collector/authority.h"
 #include "collector/dispatch.h"
 #include "collector/incident.h"
+#include "collector/partial.h"
 #include "collector/roster.h"
 #include "collector/serve.h"
 #include "collector/store.h"
 #include "collector/top.h"
+#include "collector/upload.h"
 #include "common/log.h"
 #include "common/text.h"
 
@@ -41,6 +43,7 @@ static void on_second(uv_timer_t *timer)
 {
     struct collector *c = timer->data;
     incidents_tick(c->incidents);
+    partials_tick(c->partials);
 }
 
 /* ---- stopping ---- */
@@ -55,6 +58,7 @@ static void on_drained(void *context)
     uv_close((uv_handle_t *)&c->signals[1], NULL);
     store_close(c->store); /* what was accepted is committed, callbacks included */
     c->store = NULL;
+    partials_stop(c->partials);
     uv_close((uv_handle_t *)&c->store_wake, NULL);
 }
 
@@ -96,11 +100,15 @@ static int open_parts(struct collector *c, struct failure *f)
     if (!e)
         e = roster_open(&c->roster, c, f);
     if (!e)
+        e = partials_open(&c->partials, c, f);
+    if (!e)
         e = top_open(&c->top, c, f);
     if (!e)
         e = dispatch_open(&c->dispatch, c, f);
     if (!e)
         e = incidents_open(&c->incidents, c, f);
+    if (!e)
+        upload_forget_all(c);
     if (!e)
         e = listener_open(&c->listener, c, f);
     return e;
@@ -112,6 +120,7 @@ static void close_parts(struct collector *c)
     incidents_close(c->incidents);
     dispatch_close(c->dispatch);
     top_close(c->top);
+    partials_close(c->partials);
     roster_close(c->roster);
     authority_close(c->authority);
     free(c->scratch);
@@ -145,6 +154,7 @@ int collector_run(const struct settings *settings, struct failure *f)
     c.store_wake.data = &c;
     e = open_parts(&c, f);
     if (e) {
+        partials_stop(c.partials);
         uv_close((uv_handle_t *)&c.store_wake, NULL);
     } else {
         start_handles(&c);

@@ -21,6 +21,7 @@ struct collector {
     struct store *store;
     struct authority *authority;
     struct roster *roster;
+    struct partials *partials;
     struct incidents *incidents;
     struct dispatch *dispatch;
     struct top *top;

@@ -78,6 +78,9 @@ static void fill_order(struct dispatch *dispatch, const struct target *target, t
     o->for_us = r->for_us;
     o->at_us = r->at_us;
     o->pause_max_us = r->pause_max_us;
+    o->fallback = r->fallback;
+    o->live = r->live;
+    o->allow_pause = r->allow_pause;
     o->expires_in_us = left_us > 0 ? (uint64_t)left_us : 1;
     o->max_processes = MAX_PROCESSES;
     o->first_artifact = first_artifact(dispatch, target);

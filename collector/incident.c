@@ -16,6 +16,7 @@
 #include "collector/fleet.h"
 #include "collector/incident_store.h"
 #include "collector/keys.h"
+#include "collector/upload.h"
 #include "common/id.h"
 #include "common/log.h"
 #include "common/port.h"
@@ -137,6 +138,8 @@ static void on_target_stored(void *context, const struct failure *why)
         return;
     }
     tell_target(target);
+    if (state_is_final(target->record.state))
+        upload_forget(incidents->collector, target->record.incident, target->record.host);
     answer_waiting(target, why);
     dispatch_pump(incidents->collector->dispatch, capture);
     incident_settle(incidents, capture);
@@ -297,7 +300,15 @@ void incidents_tick(struct incidents *incidents)
 bool incident_accepts(struct incidents *incidents, const char *incident, const struct host *host)
 {
     struct incident *i = incident_by_id(incidents, incident);
-    return i && incident_target(i, host, 0);
+    if (!i)
+        return false;
+    LIST_EACH (c_at, &i->captures)
+        LIST_EACH (t_at, &LIST_ENTRY(c_at, struct capture, link)->targets) {
+            const struct target *t = LIST_ENTRY(t_at, struct target, link);
+            if (t->host == host && t->record.order && !state_is_final(t->record.state))
+                return true;
+        }
+    return false;
 }
 
 int incident_artifact(struct incidents *incidents, const trawl_v1_Artifact *artifact,

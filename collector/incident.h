@@ -64,6 +64,8 @@ const char *state_name(trawl_v1_State state); /* "queued", ... */
  * ERR_NOTFOUND or ERR_CONFLICT (names the candidates) in f.
  */
 struct incident *incident_find(struct incidents *incidents, const char *text, struct failure *f);
+/* By the whole ID; NULL. */
+struct incident *incident_by_id(struct incidents *incidents, const char *id);
 /* Newest first; non-zero return stops. */
 typedef int (*incident_each_fn)(void *context, struct incident *incident);
 int incident_each(struct incidents *incidents, incident_each_fn each, void *context);
@@ -93,7 +95,8 @@ void incidents_tick(struct incidents *incidents);
 /* An artifact was sealed: its record is stored, then `done`. */
 int incident_artifact(struct incidents *incidents, const trawl_v1_Artifact *artifact,
                       store_done_fn done, void *context, struct failure *f);
-/* May this host add artifacts to this incident? (It is a target that was sent there.) */
+/* May this host add artifacts to this incident? (It is a target that was sent there, and its order
+ * is not over.) */
 bool incident_accepts(struct incidents *incidents, const char *incident, const struct host *host);
 
 /* Everything stored of an incident. Non-zero return stops. */

@@ -112,6 +112,9 @@ static void fill_incident(struct incidents *incidents, const trawl_v1_CaptureReq
     out->last_us = request->last_us;
     out->for_us = request->for_us;
     out->at_us = request->at_us;
+    out->fallback = request->fallback;
+    out->live = request->live;
+    out->allow_pause = request->allow_pause;
 }
 
 static int add_targets(struct capture *capture, struct host *const *hosts, size_t host_count)

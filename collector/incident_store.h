@@ -26,8 +26,6 @@ void incident_settle(struct incidents *incidents, struct capture *capture);
 /* Counts what is stored, stores that it has finished, tells watchers. */
 void incident_finish(struct incidents *incidents, struct incident *incident);
 void incident_tell(const struct incident *incident); /* watchers */
-/* By the whole ID; NULL. */
-struct incident *incident_by_id(struct incidents *incidents, const char *id);
 /* The host's target in an open capture that was given an order: this one, or any with 0. NULL. */
 struct target *incident_target(struct incident *incident, const struct host *host, uint64_t order);
 

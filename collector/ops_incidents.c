@@ -15,38 +15,16 @@
 #include "collector/ops_show.h"
 #include "common/log.h"
 #include "common/text.h"
+#include "proto/kinds.h"
 
-#define PAUSE_DEFAULT_US 50000
-#define PAUSE_HARD_US 250000
 #define PARALLEL_DEFAULT 20
 #define PARALLEL_MAX 10000
 #define SECOND_US 1000000ull
 #define EXPIRE_DEFAULT_US (3600 * SECOND_US)
 #define EXPIRE_MAX_US (7 * 86400 * SECOND_US)
 #define LAST_MAX_US (24 * 3600 * SECOND_US)
-#define FOR_MAX_US (600 * SECOND_US)
-
-static const char *const kinds[] = {"triage", "stacks", "counters", "events", "logs", NULL};
 
 /* ---- checking a request ---- */
-
-static int check_kinds(trawl_v1_CaptureRequest *r, struct failure *f)
-{
-    for (pb_size_t i = 0; i < r->what_count; i++) {
-        size_t k = 0;
-        while (kinds[k] && strcmp(kinds[k], r->what[i]) != 0)
-            k++;
-        if (!kinds[k])
-            return fail(f, ERR_INVALID,
-                        "unknown kind '%s': triage, stacks, counters, events and logs exist",
-                        r->what[i]);
-    }
-    for (size_t k = 0; !r->what_count && kinds[k]; k++)
-        text_copy(r->what[k], sizeof(r->what[k]), kinds[k]);
-    if (!r->what_count)
-        r->what_count = sizeof(kinds) / sizeof(kinds[0]) - 1;
-    return 0;
-}
 
 static int check_process(const trawl_v1_CaptureRequest *r, struct failure *f)
 {
@@ -61,8 +39,6 @@ static int check_process(const trawl_v1_CaptureRequest *r, struct failure *f)
 
 static int check_limits(trawl_v1_CaptureRequest *r, int64_t now_us, struct failure *f)
 {
-    if (!r->pause_max_us)
-        r->pause_max_us = PAUSE_DEFAULT_US;
     if (!r->max_parallel)
         r->max_parallel = PARALLEL_DEFAULT;
     if (!r->expire_us)
@@ -71,13 +47,10 @@ static int check_limits(trawl_v1_CaptureRequest *r, int64_t now_us, struct failu
         return fail(f, ERR_INVALID, "the instant asked for lies after the expiry");
     if (r->in_us)
         r->at_us = now_us + (int64_t)r->in_us;
-    if (r->pause_max_us > PAUSE_HARD_US)
-        return fail(f, ERR_INVALID, "a pause of up to %u ms was allowed, 250 ms is the most",
-                    r->pause_max_us / 1000);
     if (r->max_parallel > PARALLEL_MAX)
         return fail(f, ERR_INVALID, "at most %d hosts can run at once", PARALLEL_MAX);
-    if (r->last_us > LAST_MAX_US || r->for_us > FOR_MAX_US)
-        return fail(f, ERR_INVALID, "--last goes to 24h and --for to 10m");
+    if (r->last_us > LAST_MAX_US)
+        return fail(f, ERR_INVALID, "--last goes to 24h");
     if (r->expire_us > EXPIRE_MAX_US)
         return fail(f, ERR_INVALID, "an order is kept for 7 days at most");
     if (r->at_us && (r->at_us < now_us - 1000000 || r->at_us > now_us + (int64_t)r->expire_us))
@@ -216,7 +189,9 @@ static int start_capture(struct call *call, struct capturing *capturing,
 static int check_request(struct call *call, trawl_v1_CaptureRequest *r, struct failure *f)
 {
     struct clock *clock = call->collector->clock;
-    int e = check_kinds(r, f);
+    for (pb_size_t i = 0; i < r->what_count; i++)
+        text_clean(r->what[i]);
+    int e = kinds_complete(r, f);
     text_clean(r->selector);
     text_clean(r->note);
     text_clean(r->process.name);

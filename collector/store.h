@@ -109,6 +109,8 @@ struct blob_state {
 };
 int blob_state(struct store *store, const char *id, struct blob_state *out); /* ERR_NOTFOUND */
 int blob_delete(struct store *store, const char *id, store_done_fn done, void *context);
+/* Names of artifacts that begin with `prefix`, ascending; those half deleted too. */
+int blob_list(struct store *store, const char *prefix, store_part_fn each, void *context);
 
 struct store_stat {
     uint64_t records_used_bytes, records_max_bytes;

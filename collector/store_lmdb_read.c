@@ -124,6 +124,7 @@ struct listing {
     store_part_fn part;
     void *context;
     struct row_key from; /* where the next partition begins */
+    bool pieces;         /* rows without trailer are among them */
 };
 
 /* Takes the name out of a row's key and moves on behind the partition. ERR_CORRUPT: not a key of
@@ -147,7 +148,7 @@ static int listing_step(struct listing *l, struct MDB_cursor *cursor, char name[
     struct span key, raw;
     int r = cursor_seek(l->e, cursor, row_key_span(&l->from), &key, &raw);
     while (r == 0 && begins_with(key, l->prefix) &&
-           (!row_key_is_sound(key, raw) || listing_name(l, key, name) < 0)) {
+           ((!l->pieces && !row_key_is_sound(key, raw)) || listing_name(l, key, name) < 0)) {
         atomic_fetch_add(&l->e->damaged, 1);
         r = cursor_next(l->e, cursor, &key, &raw);
     }
@@ -184,20 +185,27 @@ static int list_parts(struct listing *l)
     return r == ERR_NOTFOUND ? 0 : r;
 }
 
-int part_list(struct store *store, const char *prefix, store_part_fn part, void *context)
+static int list_names(struct store *store, struct listing *l)
 {
-    struct listing l = {&store->records, span_str(prefix), part, context, {.size_bytes = 0}};
     store_mend(store);
-    if (l.prefix.size_bytes > STORE_KEY_MAX)
+    if (l->prefix.size_bytes > STORE_KEY_MAX)
         return 0;
-    memcpy(l.from.bytes, prefix, l.prefix.size_bytes);
-    l.from.size_bytes = l.prefix.size_bytes;
-    int r = lmdb_read_begin(l.e);
+    l->from.size_bytes = l->prefix.size_bytes;
+    if (l->prefix.size_bytes > 0)
+        memcpy(l->from.bytes, l->prefix.data, l->prefix.size_bytes);
+    int r = lmdb_read_begin(l->e);
     if (r < 0)
         return r;
-    r = list_parts(&l);
-    lmdb_read_end(l.e);
+    r = list_parts(l);
+    lmdb_read_end(l->e);
     return r;
+}
+
+int part_list(struct store *store, const char *prefix, store_part_fn part, void *context)
+{
+    struct listing l = {.e = &store->records, .prefix = span_str(prefix), .part = part};
+    l.context = context;
+    return list_names(store, &l);
 }
 
 /* ---- artifacts ---- */
@@ -231,4 +239,12 @@ int blob_state(struct store *store, const char *id, struct blob_state *out)
     r = piece_state_get(e, e->reader, id, out);
     lmdb_read_end(e);
     return r;
+}
+
+int blob_list(struct store *store, const char *prefix, store_part_fn each, void *context)
+{
+    struct listing l = {.e = &store->pieces, .prefix = span_str(prefix), .part = each};
+    l.context = context;
+    l.pieces = true;
+    return list_names(store, &l);
 }

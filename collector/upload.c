@@ -1,11 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Fleet.UploadStatus and Fleet.Upload: artifacts in, piece by piece. Two pieces of the wire make
- * one stored piece. Invariant: an artifact is sealed only when its size and SHA-256 are those the
- * agent named; what was stored before an interruption is kept and hashed again. Registered in
- * serve.c.
+ * Fleet.UploadStatus and Fleet.Upload: artifacts in, piece by piece, in one call or in many. Two
+ * pieces of the wire make one stored piece. Invariants: an artifact is sealed only when its size
+ * and SHA-256 are those the agent named; what a reply or UploadStatus counts is stored for good, so
+ * the agent need not keep it. Registered in serve.c.
  */
-#include "collector/serve.h"
+#include "collector/upload.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -13,6 +13,8 @@
 #include "collector/incident.h"
 #include "collector/ingest.h"
 #include "collector/keys.h"
+#include "collector/partial.h"
+#include "collector/serve.h"
 #include "common/text.h"
 
 #define MAX_WRITING 8
@@ -24,14 +26,16 @@ struct upload {
     struct host *host;
     char blob[KEYS_PARTITION_SIZE];
     trawl_v1_Artifact meta;
-    struct pki_sha256 *hash;
-    struct buf half;   /* what does not fill a stored piece yet */
-    uint32_t stored;   /* stored pieces, the one being written included */
-    uint32_t rehashed; /* stored pieces read again after an interruption */
-    uint32_t next;     /* number of the next piece of the wire */
-    uint64_t size_bytes;
-    int waiting; /* callbacks of the store to come */
-    bool paused, last, in_read;
+    struct partial *partial; /* NULL: given back */
+    struct buf half;         /* what does not fill a stored piece yet */
+    uint32_t stored;         /* stored pieces, those being written included */
+    uint32_t next;           /* number of the next piece of the wire */
+    uint64_t size_bytes;     /* of the stored pieces */
+    int waiting;             /* callbacks of the store to come */
+    bool paused;
+    bool last;       /* the last piece came: to be sealed */
+    bool ended;      /* no more pieces in this call */
+    bool sealing;    /* from here on it is not given up */
     bool was_sealed; /* but not recorded */
 };
 
@@ -46,25 +50,30 @@ static int check_target(struct call *call, const struct host *host, const char *
 {
     if (incident_accepts(call->collector->incidents, incident, host))
         return 0;
-    return fail(f, ERR_DENIED, "host '%s' has no order in incident '%s'", host->record.name,
-                incident);
+    return fail(f, ERR_DENIED, "host '%s' has no order in incident '%s' that has not ended",
+                host->record.name, incident);
 }
 
 static void on_record(void *context, int err, struct span value)
 {
     (void)value;
-    *(bool *)context = !err;
+    *(int *)context = err;
+}
+
+int upload_find_record(struct collector *c, const char *incident, const char *host, uint32_t no)
+{
+    char part[KEYS_PARTITION_SIZE];
+    int err = ERR_NOTFOUND;
+    struct key key = keys_artifact(host, no);
+    keys_incident_part(part, incident);
+    kv_get(c->store, part, key_span(&key), on_record, &err);
+    return err;
 }
 
 /* A collector that died between sealing and recording left bytes that nobody would ever find. */
 static bool is_recorded(struct collector *c, const char *incident, const char *host, uint32_t no)
 {
-    char part[KEYS_PARTITION_SIZE];
-    bool there = false;
-    struct key key = keys_artifact(host, no);
-    keys_incident_part(part, incident);
-    kv_get(c->store, part, key_span(&key), on_record, &there);
-    return there;
+    return !upload_find_record(c, incident, host, no);
 }
 
 /* ---- status ---- */
@@ -101,11 +110,19 @@ static int status_message(struct call *call, struct span request, struct failure
 
 /* ---- upload ---- */
 
+/* The hash stays for the artifact's next call. */
+static void give_partial(struct upload *u, bool keep)
+{
+    if (u->partial)
+        partial_give(u->partial, keep);
+    u->partial = NULL;
+}
+
 static void release(struct upload *u)
 {
     if (u->call || u->waiting)
         return;
-    pki_sha256_close(u->hash, NULL);
+    give_partial(u, true);
     buf_done(&u->half);
     free(u);
 }
@@ -118,7 +135,7 @@ static void give_up(struct upload *u, const struct failure *why)
 
 static void flow(struct upload *u)
 {
-    bool stop = u->waiting > MAX_WRITING || u->rehashed < u->stored;
+    bool stop = u->waiting > MAX_WRITING;
     if (!u->call || stop == u->paused)
         return;
     u->paused = stop;
@@ -132,6 +149,8 @@ static void on_recorded(void *context, const struct failure *why)
 {
     struct upload *u = context;
     u->waiting--;
+    u->sealing = false;
+    give_partial(u, false);
     if (u->call && why->code)
         give_up(u, why);
     else if (u->call)
@@ -142,17 +161,11 @@ static void on_recorded(void *context, const struct failure *why)
 static void on_sealed(void *context, const struct failure *why)
 {
     struct upload *u = context;
-    u->waiting--;
     struct failure f = *why;
     u->meta.sealed = true;
-    if (!f.code) {
-        u->waiting++;
-        if (!incident_artifact(u->collector->incidents, &u->meta, on_recorded, u, &f))
-            return;
-        u->waiting--;
-    }
-    give_up(u, &f);
-    release(u);
+    if (!f.code && !incident_artifact(u->collector->incidents, &u->meta, on_recorded, u, &f))
+        return;
+    on_recorded(u, &f);
 }
 
 /* The agent hears of the mismatch when nothing of the artifact is left: it may then begin anew. */
@@ -161,24 +174,22 @@ static void on_dropped(void *context, const struct failure *why)
     (void)why;
     struct upload *u = context;
     struct failure f;
-    u->waiting--;
     fail(&f, ERR_CORRUPT, "artifact %u of %s differs from the size and hash named by the agent",
          u->meta.no, u->meta.incident);
-    give_up(u, &f);
-    release(u);
+    on_recorded(u, &f);
 }
 
 static void seal(struct upload *u)
 {
+    static const struct failure none = {0};
     uint8_t sha256[32];
-    pki_sha256_close(u->hash, sha256);
-    u->hash = NULL;
+    partial_finish(u->partial, sha256);
     bool same = u->meta.sha256.size == 32 && !memcmp(u->meta.sha256.bytes, sha256, 32) &&
                 u->meta.size_bytes == u->size_bytes;
     struct store *store = u->collector->store;
     u->waiting++;
+    u->sealing = true;
     if (same && u->was_sealed) {
-        static const struct failure none = {0};
         on_sealed(u, &none);
         return;
     }
@@ -186,9 +197,38 @@ static void seal(struct upload *u)
                  : blob_delete(store, u->blob, on_dropped, u);
     if (e) {
         struct failure f;
-        u->waiting--;
         fail(&f, e, "the collector cannot store now: %s", err_text(e));
+        on_recorded(u, &f);
+    }
+}
+
+static void on_hashed(void *context, int err)
+{
+    struct upload *u = context;
+    struct failure f;
+    u->waiting--;
+    if (err) {
+        fail(&f, err, "a stored piece of artifact %u cannot be read: %s", u->meta.no,
+             err_text(err));
         give_up(u, &f);
+    } else if (u->call && !u->call->finishing) {
+        seal(u);
+        return;
+    }
+    release(u);
+}
+
+/* The call is over for its part: seals, or says what is stored. */
+static void end_call(struct upload *u)
+{
+    if (!u->call || u->call->finishing || u->waiting || !u->partial)
+        return;
+    if (u->last) {
+        u->waiting++;
+        partial_want(u->partial);
+    } else if (u->ended) {
+        give_partial(u, true); /* before the agent can begin the next call */
+        answer_state(u->call, u->stored * 2, u->size_bytes, false);
     }
 }
 
@@ -198,10 +238,13 @@ static void on_written(void *context, const struct failure *why)
     u->waiting--;
     if (why->code)
         give_up(u, why);
-    else if (u->call && !u->call->finishing && u->last && !u->waiting)
-        seal(u);
+    else if (u->partial)
+        partial_stored(u->partial);
     flow(u);
-    release(u);
+    if (u->waiting || !u->call)
+        release(u);
+    else
+        end_call(u);
 }
 
 static int write_half(struct upload *u, struct failure *f)
@@ -213,44 +256,40 @@ static int write_half(struct upload *u, struct failure *f)
         return fail(f, e, "the collector cannot store now: %s", err_text(e));
     }
     u->stored++;
-    u->rehashed++;
+    u->size_bytes += u->half.size_bytes;
     buf_clear(&u->half);
     return 0;
 }
 
-/* What was stored before the interruption is hashed again, piece after piece. */
-static void rehash(struct upload *u);
-
-static void on_reread(void *context, int err, struct span value)
+static bool on_interrupt(void *context, const struct failure *why)
 {
     struct upload *u = context;
-    u->waiting--;
-    if (err) {
-        struct failure f;
-        fail(&f, err, "a stored piece of artifact %u cannot be read: %s", u->meta.no,
-             err_text(err));
-        blob_delete(u->collector->store, u->blob, NULL, NULL);
-        give_up(u, &f);
-    } else {
-        pki_sha256_add(u->hash, value);
-        u->size_bytes += value.size_bytes;
-        u->rehashed++;
-    }
-    if (!u->in_read) {
-        rehash(u);
-        flow(u);
-        release(u);
-    }
+    if (u->sealing)
+        return false;
+    give_up(u, why);
+    return true;
 }
 
-static void rehash(struct upload *u)
+/* ---- the first piece of a call ---- */
+
+/* What is there already; all of it stays. */
+static int look_up(struct upload *u, struct failure *f)
 {
-    u->in_read = true;
-    while (u->call && !u->call->finishing && u->rehashed < u->stored && !u->waiting) {
-        u->waiting++;
-        blob_read(u->collector->store, u->blob, u->rehashed, on_reread, u);
+    struct blob_state state = {0};
+    if (blob_state(u->collector->store, u->blob, &state))
+        memset(&state, 0, sizeof(state));
+    u->was_sealed = state.sealed;
+    u->stored = state.pieces;
+    u->next = state.pieces * 2;
+    u->size_bytes = state.size_bytes;
+    const char *host = u->host->record.name;
+    if (state.sealed && is_recorded(u->collector, u->meta.incident, host, u->meta.no)) {
+        answer_state(u->call, u->next, u->size_bytes, true);
+        return 0;
     }
-    u->in_read = false;
+    struct partial_owner owner = {on_hashed, on_interrupt, u};
+    return partial_take(&u->partial, u->collector->partials, u->blob, host, state.pieces, &owner,
+                        f);
 }
 
 static int begin(struct call *call, const trawl_v1_Piece *piece, struct failure *f)
@@ -264,34 +303,20 @@ static int begin(struct call *call, const trawl_v1_Piece *piece, struct failure 
     if (!piece->artifact || piece->artifact > MAX_NUMBER)
         return fail(f, ERR_LIMIT, "artifact number %u is not 1 to %d", piece->artifact, MAX_NUMBER);
     struct upload *u = calloc(1, sizeof(*u));
-    struct pki_sha256 *hash = u ? pki_sha256_open() : NULL;
-    if (!hash) {
-        free(u);
+    if (!u)
         return fail(f, ERR_NOMEM, "out of memory");
-    }
     u->call = call;
     u->collector = call->collector;
     u->host = host;
-    u->hash = hash;
     buf_init(&u->half, STORE_PIECE_SIZE);
     text_copy(u->meta.incident, sizeof(u->meta.incident), piece->incident);
     u->meta.no = piece->artifact;
     keys_blob(u->blob, piece->incident, host->record.name, piece->artifact);
     call->state = u;
-    struct blob_state state = {0};
-    if (blob_state(u->collector->store, u->blob, &state))
-        memset(&state, 0, sizeof(state));
-    u->was_sealed = state.sealed;
-    if (state.sealed && is_recorded(u->collector, piece->incident, host->record.name, u->meta.no)) {
-        answer_state(call, state.pieces * 2, state.size_bytes, true);
-        return 0;
-    }
-    u->stored = state.pieces;
-    u->next = state.pieces * 2;
-    rehash(u);
-    flow(u);
-    return 0;
+    return look_up(u, f);
 }
+
+/* ---- pieces ---- */
 
 static void clean(trawl_v1_Artifact *a)
 {
@@ -321,12 +346,11 @@ static void take_meta(struct upload *u, const trawl_v1_Artifact *meta)
 
 static int add_bytes(struct upload *u, struct span data, struct failure *f)
 {
-    pki_sha256_add(u->hash, data);
-    u->size_bytes += data.size_bytes;
     int e = buf_append_span(&u->half, data);
     if (e)
         return fail(f, e, "out of memory");
-    return u->half.size_bytes == STORE_PIECE_SIZE ? write_half(u, f) : 0;
+    bool whole = u->half.size_bytes == STORE_PIECE_SIZE || (u->last && u->half.size_bytes);
+    return whole ? write_half(u, f) : 0;
 }
 
 static int check_piece(const struct upload *u, const trawl_v1_Piece *p, struct failure *f)
@@ -346,6 +370,22 @@ static int check_piece(const struct upload *u, const trawl_v1_Piece *p, struct f
     return 0;
 }
 
+static int take_piece(struct upload *u, const trawl_v1_Piece *p, struct failure *f)
+{
+    int e = check_piece(u, p, f);
+    if (e)
+        return e;
+    if (p->has_meta)
+        take_meta(u, &p->meta);
+    u->next++;
+    u->last = p->last;
+    e = add_bytes(u, span_of(p->data.bytes, p->data.size), f);
+    flow(u);
+    if (!e)
+        end_call(u);
+    return e;
+}
+
 static int upload_message(struct call *call, struct span request, struct failure *f)
 {
     trawl_v1_Piece *p = malloc(sizeof(*p));
@@ -354,31 +394,21 @@ static int upload_message(struct call *call, struct span request, struct failure
     int e = codec_get_piece(p, request, f);
     if (!e && !call->state)
         e = begin(call, p, f);
-    struct upload *u = call->state;
     if (!e && !call->finishing)
-        e = check_piece(u, p, f);
-    if (!e && !call->finishing) {
-        if (p->has_meta)
-            take_meta(u, &p->meta);
-        u->next++;
-        u->last = p->last;
-        e = add_bytes(u, span_of(p->data.bytes, p->data.size), f);
-        if (!e && u->last && u->half.size_bytes)
-            e = write_half(u, f);
-        if (!e && u->last && !u->waiting)
-            seal(u);
-        flow(u);
-    }
+        e = take_piece(call->state, p, f);
     free(p);
     return e;
 }
 
+/* A piece that is half a stored one is not stored: it is not counted, and comes again. */
 static int upload_end(struct call *call, struct failure *f)
 {
     struct upload *u = call->state;
-    if (u && u->last)
-        return 0; /* the answer comes when it is sealed */
-    return fail(f, ERR_PROTOCOL, "the upload ended before the last piece");
+    if (!u)
+        return fail(f, ERR_PROTOCOL, "the upload ended before its first piece");
+    u->ended = true;
+    end_call(u);
+    return 0;
 }
 
 static void upload_ended(struct call *call)

@@ -366,6 +366,21 @@ class FakeAgent:
                                          response_deserializer=pb.UploadState.FromString)
         return call(pieces(), timeout=seconds)
 
+    def upload_run(self, order, pieces, number=1, last=None, seconds=20):
+        """One call of Upload with these (number, bytes); `last` is the description that ends the artifact."""
+        def messages():
+            for i, (no, data) in enumerate(pieces):
+                piece = pb.Piece(incident=order.incident, artifact=number, no=no, data=data)
+                if i == 0:
+                    piece.meta.CopyFrom(pb.Artifact(kind="core", process="fake", pid=42, file="core-fake-42.core"))
+                if last and i == len(pieces) - 1:
+                    piece.last = True
+                    piece.meta.CopyFrom(last)
+                yield piece
+        call = self.channel.stream_unary("/trawl.v1.Fleet/Upload", request_serializer=pb.Piece.SerializeToString,
+                                         response_deserializer=pb.UploadState.FromString)
+        return call(messages(), timeout=seconds)
+
     def upload_status(self, order, number=1):
         call = self.channel.unary_unary("/trawl.v1.Fleet/UploadStatus",
                                         request_serializer=pb.UploadQuery.SerializeToString,
