@@ -14,30 +14,47 @@
  * in begins anew as after any stop.
  * - The twin dies with us (PTRACE_O_EXITKILL, on the twin only) and is the first to go when memory
  * is short (oom_score_adj 1000).
+ *
+ * In this order: stop_open(), maps_read(), snapshot_prepare(), stop_run(held, after) where `held`
+ * calls snapshot_make() and `after` calls snapshot_open(), reads from mem_fd, and calls
+ * snapshot_end(); snapshot_done(). When stop_run() failed, `after` was not called, or it failed:
+ * snapshot_end() is called all the same, from any thread; it does nothing when there is no twin.
  */
 #ifndef TRAWL_AGENT_OS_LINUX_SNAPSHOT_H
 #define TRAWL_AGENT_OS_LINUX_SNAPSHOT_H
 
+#include "agent/os/costs.h"
 #include "agent/os/linux/maps.h"
 #include "agent/os/linux/stop.h"
 
+struct inject;
+
 struct snapshot {
-    /* Set by snapshot_prepare(). */
-    uint64_t stub, restorer; /* addresses of `syscall; ret` and of `mov $15,%eax; syscall` */
     /* Set by snapshot_make(). */
     pid_t pid;       /* of the twin; 0: none */
     pid_t inner_pid; /* as the process sees it (its own pid namespace) */
-    int mem_fd;      /* /proc/TWIN/mem; -1: none */
+    /* Set by snapshot_open(). */
+    int mem_fd; /* /proc/TWIN/mem; -1: none */
     /* private */
-    const struct maps *maps;
-    void *work; /* what is needed while the process is held, allocated before */
+    struct os_process process;
+    uint64_t made_ticks; /* when the process was found to be fit: the twin is younger */
+    bool begun;          /* clone(2) may have been called: a twin of unknown pid may be left */
+    size_t work_bytes;
+    struct inject *work; /* what is needed while the process is held, allocated before */
 };
 
 /*
+ * How long the process would stand still for a snapshot: page tables of `small_bytes` resident in
+ * small pages and `huge_bytes` in huge ones (smaps: AnonHugePages and its kin), and its threads.
+ */
+uint64_t snapshot_predict_us(const struct os_costs *costs, uint64_t small_bytes,
+                             uint64_t huge_bytes, size_t threads);
+
+/*
  * Before the process is held: looks for the stub, allocates, and decides whether it may be made to
- * call clone(2) at all. ERR_REFUSED with a whole sentence: seccomp filter, pid 1 (also of its own
- * pid namespace's: allowed), 32-bit, shadow stack, no stub. `stop` is open; `maps` is borrowed
- * until snapshot_done().
+ * call clone(2) at all. ERR_REFUSED with a whole sentence: a seccomp filter, shadow stacks, a pid
+ * namespace for children that is not its own, no stub. `stop` is open; `maps` is borrowed until
+ * snapshot_done(), which is due also after a failure.
  */
 int snapshot_prepare(struct snapshot *snapshot, const struct stop *stop, const struct maps *maps,
                      struct failure *f);
@@ -49,19 +66,35 @@ int snapshot_prepare(struct snapshot *snapshot, const struct stop *stop, const s
  */
 int snapshot_make(struct snapshot *snapshot, struct stop *stop, struct failure *f);
 /*
- * After the release, on the tracing thread (a stop_after_fn): kills the twin and has it reaped by a
- * second, short stop of one thread. Adds that stop to *pause_us. A twin that could not be reaped in
- * time stays a zombie of the process: ERR_TIMEOUT, said in *f.
+ * First in a stop_after_fn: takes the twin into care and opens its memory. The twin's pid may be
+ * used to read /proc/TWIN/pagemap and the like until snapshot_end().
  */
-int snapshot_end(struct snapshot *snapshot, struct stop *stop, uint64_t *pause_us,
-                 struct failure *f);
+int snapshot_open(struct snapshot *snapshot, struct failure *f);
+/*
+ * After the release: kills the twin and has it reaped by a second, short stop of one thread. Adds
+ * that stop to *pause_us. ERR_TIMEOUT, ERR_REFUSED: it could not be reaped and stays a zombie of
+ * the process until snapshot_tidy(); said in *f.
+ */
+int snapshot_end(struct snapshot *snapshot, uint64_t *pause_us, struct failure *f);
 void snapshot_done(struct snapshot *snapshot);
 
 /*
  * What a worker that was killed left behind: a zombie child of the process with exit signal 0, born
- * since `born_after_ticks` (same unit as os_process.start_ticks). Finds and reaps such. Returns how
- * many were reaped, or a negative enum err. Called in a worker of its own.
+ * since `born_after_ticks` (same unit as os_process.start_ticks), that never called execve(2).
+ * Finds and reaps such. Returns how many were reaped, or a negative enum err. In a worker of its
+ * own.
  */
 int snapshot_tidy(const struct os_process *process, uint64_t born_after_ticks, struct failure *f);
+
+/* The checks of snapshot_prepare() that need no code; in snapshot_check.c. */
+int snapshot_check(const struct stop *stop, struct failure *f);
+/* Makes the process reap these children, pids as it sees them: *reaped counts those that are gone.
+ * In snapshot_reap.c. */
+int snapshot_reap(const struct os_process *process, const pid_t *inner_pids, size_t count,
+                  size_t *reaped, uint64_t *pause_us, struct failure *f);
+/* Children of the process that look like a twin, in snapshot_reap.c. Returns how many were found,
+ * at most `limit`; *dying counts those that are about to become such. */
+size_t snapshot_find_twins(const struct os_process *process, uint64_t born_after_ticks,
+                           pid_t *inner_pids, size_t limit, size_t *dying);
 
 #endif

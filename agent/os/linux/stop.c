@@ -39,10 +39,11 @@ struct stop_job {
     void *context;
     struct failure *f;
     int priority; /* of the worker, when it holds nobody */
+    bool locked;  /* its memory is */
     int rc;
 };
 
-static uint64_t now_us(void)
+uint64_t stop_now_us(void)
 {
     struct timespec t;
     clock_gettime(CLOCK_MONOTONIC, &t);
@@ -170,9 +171,14 @@ uint64_t stop_predict_us(const struct stop *stop, uint64_t copy_bytes)
            copy_bytes * STOP_COST_MIB_US / (1u << 20) + (hard ? STOP_HARD_US : 0);
 }
 
+uint64_t stop_until_us(const struct stop *stop)
+{
+    return stop->began_us + stop->limit_us;
+}
+
 bool stop_time_left(const struct stop *stop)
 {
-    return now_us() < stop->began_us + stop->limit_us;
+    return stop_now_us() < stop_until_us(stop);
 }
 
 /* ---- seizing: the threads are traced from here on, but run ---- */
@@ -382,7 +388,7 @@ static bool settle_event(struct stop *stop, struct stop_thread *thread, const si
 /* Sleeps until some child has news or the time has come. SIGCHLD is blocked: none is lost. */
 static bool wait_for_news(uint64_t until_us)
 {
-    uint64_t now = now_us();
+    uint64_t now = stop_now_us();
     if (now >= until_us)
         return false;
     uint64_t left_us = until_us - now < POLL_US ? until_us - now : POLL_US;
@@ -394,22 +400,32 @@ static bool wait_for_news(uint64_t until_us)
     return true;
 }
 
+int stop_wait(pid_t tid, uint64_t until_us, siginfo_t *info)
+{
+    const int flags = WSTOPPED | WEXITED | WNOHANG | WNOWAIT | __WALL;
+    for (;;) {
+        info->si_pid = 0;
+        if (waitid(P_PID, (id_t)tid, info, flags) != 0) {
+            if (errno == EINTR)
+                continue;
+            return ERR_GONE;
+        }
+        if (info->si_pid != 0)
+            return 0;
+        if (!wait_for_news(until_us))
+            return ERR_TIMEOUT;
+    }
+}
+
 /* Waits until the thread is held or has ended; leaves it as it is when the time has come. */
 static void settle(struct stop *stop, struct stop_thread *thread, uint64_t until_us)
 {
     for (;;) {
         siginfo_t info;
-        info.si_pid = 0;
-        if (waitid(P_PID, (id_t)thread->tid, &info,
-                   WSTOPPED | WEXITED | WNOHANG | WNOWAIT | __WALL) != 0) {
-            if (errno == EINTR)
-                continue;
+        int rc = stop_wait(thread->tid, until_us, &info);
+        if (rc == ERR_GONE)
             thread->state = STOP_ENDED;
-            return;
-        }
-        if (info.si_pid != 0 && settle_event(stop, thread, &info))
-            return;
-        if (info.si_pid == 0 && !wait_for_news(until_us))
+        if (rc || settle_event(stop, thread, &info))
             return;
     }
 }
@@ -429,7 +445,7 @@ static void hold_all(struct stop *stop)
             settle(stop, &stop->threads[i], until_us);
     }
     uint64_t hard_us = stop->limit_us / 8 < STOP_HARD_US ? stop->limit_us / 8 : STOP_HARD_US;
-    until_us = now_us() + hard_us;
+    until_us = stop_now_us() + hard_us;
     for (size_t i = 0; i < stop->count; i++) {
         if (stop->threads[i].state == STOP_SEIZED)
             settle(stop, &stop->threads[i], until_us);
@@ -450,7 +466,8 @@ static void release_late(struct stop *stop, struct stop_thread *thread)
     int flags = WSTOPPED | WEXITED | WNOHANG | WNOWAIT | __WALL;
     if (waitid(P_PID, (id_t)thread->tid, &info, flags) != 0 || info.si_pid == 0)
         return;
-    long number = info.si_status >> 8 ? 0 : info.si_status & 0xff;
+    /* Events and stops at system calls are no signals. */
+    long number = info.si_status > 0 && info.si_status < NSIG ? info.si_status : 0;
     if (info.si_status >> 8 == PTRACE_EVENT_STOP &&
         ptrace(PTRACE_GETREGS, thread->tid, 0, &thread->regs) == 0)
         mend_eintr(stop, thread);
@@ -463,7 +480,7 @@ static void release_all(struct stop *stop)
         if (stop->threads[i].state == STOP_HELD)
             ptrace(PTRACE_DETACH, stop->threads[i].tid, 0, 0);
     }
-    stop->pause_us = now_us() - stop->began_us;
+    stop->pause_us = stop_now_us() - stop->began_us;
     for (size_t i = 0; i < stop->count; i++) {
         if (stop->threads[i].state == STOP_MISSED || stop->threads[i].state == STOP_FOREIGN)
             release_late(stop, &stop->threads[i]);
@@ -475,13 +492,13 @@ static void release_all(struct stop *stop)
 static int hold_and_release(struct stop_job *job)
 {
     struct stop *stop = job->stop;
-    uint64_t seized_us = now_us();
+    uint64_t seized_us = stop_now_us();
     int rc = seize_all(stop, job->f);
     if (rc)
         return rc;
     /* A newborn thread stands still from its birth on, so the pause began before the first
      * interrupt. */
-    stop->began_us = stop->born ? seized_us : now_us();
+    stop->began_us = stop->born ? seized_us : stop_now_us();
     hold_all(stop);
     bool in_time = stop_time_left(stop);
     if (in_time)
@@ -492,9 +509,58 @@ static int hold_and_release(struct stop_job *job)
         return fail(job->f, ERR_TIMEOUT, "process was let go after %.1f ms, limit %.1f ms",
                     (double)stop->pause_us / 1000, (double)stop->limit_us / 1000);
     if (rc == 0 && job->after) {
+        if (job->locked)
+            munlockall();
+        job->locked = false;
         setpriority(PRIO_PROCESS, (id_t)stop->tracer, job->priority);
         rc = job->after(job->context, stop, job->f);
     }
+    return rc;
+}
+
+/* ---- one thread alone ---- */
+
+/* From interrupt to release. A thread that did not stop is let go when it does: the kernel sees to
+ * that at the latest when the calling thread ends. */
+static int hold_one(struct stop *stop, struct stop_thread *thread, uint32_t pause_max_us,
+                    stop_one_fn held, void *context)
+{
+    int rc = ERR_AGAIN;
+    stop->began_us = stop_now_us();
+    stop->limit_us = pause_max_us;
+    ptrace(PTRACE_INTERRUPT, thread->tid, 0, 0);
+    settle(stop, thread, stop->began_us + stop->limit_us / 2);
+    if (thread->state == STOP_HELD)
+        rc = held(context, stop, thread);
+    if (thread->state == STOP_HELD && ptrace(PTRACE_DETACH, thread->tid, 0, 0) == 0)
+        return rc;
+    if (thread->state != STOP_ENDED) {
+        release_late(stop, thread);
+        thread->state = STOP_MISSED;
+    }
+    return rc;
+}
+
+int stop_hold_one(struct stop *stop, struct stop_thread *thread, uint32_t pause_max_us,
+                  stop_one_fn held, void *context, uint64_t *pause_us, struct failure *f)
+{
+    bool fresh = false;
+    sigset_t news, before;
+    stop->tracer = (pid_t)syscall(SYS_gettid);
+    thread->state = STOP_FOUND;
+    int rc = seize_thread(stop, thread, &fresh, f);
+    if (rc)
+        return rc;
+    if (thread->state != STOP_SEIZED)
+        return fail(f, ERR_AGAIN, "thread %d ended", thread->tid);
+    sigemptyset(&news);
+    sigaddset(&news, SIGCHLD);
+    pthread_sigmask(SIG_BLOCK, &news, &before);
+    rc = hold_one(stop, thread, pause_max_us, held, context);
+    *pause_us += stop_now_us() - stop->began_us;
+    pthread_sigmask(SIG_SETMASK, &before, NULL);
+    if (rc == ERR_AGAIN)
+        return fail(f, rc, "thread %d does not stop", thread->tid);
     return rc;
 }
 
@@ -531,7 +597,7 @@ static void await_end(pid_t tracer)
 int stop_run(struct stop *stop, uint32_t pause_max_us, stop_held_fn held, stop_after_fn after,
              void *context, struct failure *f)
 {
-    struct stop_job job = {stop, held, after, context, f, getpriority(PRIO_PROCESS, 0), 0};
+    struct stop_job job = {stop, held, after, context, f, getpriority(PRIO_PROCESS, 0), false, 0};
     sigset_t news, before;
     struct sigaction usual = {.sa_handler = SIG_DFL}, action_before;
     pthread_t thread;
@@ -542,13 +608,13 @@ int stop_run(struct stop *stop, uint32_t pause_max_us, stop_held_fn held, stop_a
     sigaction(SIGCHLD, &usual, &action_before);
     /* So that no page of ours has to come from disk under the pause. Fails without privilege: no
      * matter. */
-    bool locked = mlockall(MCL_CURRENT) == 0;
+    job.locked = mlockall(MCL_CURRENT) == 0;
     int error = start_tracer(&thread, &job);
     if (error == 0) {
         pthread_join(thread, NULL);
         await_end(stop->tracer);
     }
-    if (locked)
+    if (job.locked)
         munlockall();
     sigaction(SIGCHLD, &action_before, NULL);
     pthread_sigmask(SIG_SETMASK, &before, NULL);

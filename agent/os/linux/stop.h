@@ -22,6 +22,7 @@
 #define TRAWL_AGENT_OS_LINUX_STOP_H
 
 #include <dirent.h>
+#include <signal.h>
 #include <stdbool.h>
 #include <stdint.h>
 #include <sys/types.h>
@@ -102,6 +103,25 @@ typedef int (*stop_after_fn)(void *context, struct stop *stop, struct failure *f
 int stop_run(struct stop *stop, uint32_t pause_max_us, stop_held_fn held, stop_after_fn after,
              void *context, struct failure *f);
 bool stop_time_left(const struct stop *stop);
+/* When the time is up, on the clock of stop_now_us() (CLOCK_MONOTONIC). */
+uint64_t stop_until_us(const struct stop *stop);
+uint64_t stop_now_us(void);
+
+/*
+ * Holds one thread of stop->threads, after stop_run() or instead of it, on the calling thread. The
+ * others run. Adds to *pause_us how long it stood. ERR_AGAIN: this thread cannot be held now
+ * (ended, uninterruptible sleep); another one may do. What `held` returns.
+ */
+typedef int (*stop_one_fn)(void *context, struct stop *stop, struct stop_thread *thread);
+int stop_hold_one(struct stop *stop, struct stop_thread *thread, uint32_t pause_max_us,
+                  stop_one_fn held, void *context, uint64_t *pause_us, struct failure *f);
+
+/*
+ * Waits until a traced thread (or child) has stopped or ended, and only looks at it. ERR_TIMEOUT:
+ * not until then. ERR_GONE: it is none of ours. SIGCHLD should be blocked by the caller: else it
+ * may wait POLL_US longer than needed.
+ */
+int stop_wait(pid_t tid, uint64_t until_us, siginfo_t *info);
 
 /* The checks of stop_open() that need no list; in stop_check.c. */
 int stop_check(const struct os_process *process, struct failure *f);
