@@ -30,7 +30,7 @@ prefix="${TRAWL_DEPS:-${XDG_CACHE_HOME:-${HOME:?}/.cache}/trawl/deps}/mbedtls"
 # "a|b" means: a, or b where this release has no a. "?cmd:pkg" means: pkg, unless the command exists already.
 build_pkgs="cmake ninja-build gcc libc6-dev pkg-config python3 ca-certificates dpkg-dev debian-archive-keyring
 	libuv1-dev libnghttp2-dev nanopb libnanopb-dev protobuf-compiler python3-protobuf liblmdb-dev libdw-dev libelf-dev
-	zlib1g-dev liblzma-dev libbz2-dev libzstd-dev libjansson-dev libinih-dev"
+	zlib1g-dev libxxhash-dev liblzma-dev libbz2-dev libzstd-dev libjansson-dev libinih-dev"
 farm_pkgs="redis-server nginx iproute2 openssl procps util-linux"
 test_pkgs="git g++ clang libclang-rt-14-dev|libclang-rt-dev clang-tidy clang-format cppcheck gcc-mingw-w64-x86-64-win32
 	gdb libc6-dbg strace file faketime python3-grpcio python3-grpc-tools ?node:nodejs ?npm:npm"

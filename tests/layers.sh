@@ -87,6 +87,7 @@ function check_library(name) {
     else if (name ~ /^elfutils\// || name ~ /^(libelf|gelf|dwarf|libdw)\.h$/)
         home("elfutils", "^(agent/os/linux/unwind[a-z_]*|collector/symbols[a-z_]*)\\.c$")
     else if (name ~ /^(zstd|zstd_errors|zdict)\.h$/) home("zstd", "^common/zip\\.c$")
+    else if (name == "xxhash.h") home("xxHash", "^agent/delta\\.c$")
     else if (name == "ini.h") home("inih", "^common/conf\\.c$")
     else if (name == "microhttpd.h") home("libmicrohttpd", "^collector/http\\.c$")
     else if (name ~ /^curl\//) home("libcurl", "^collector/webhook\\.c$")
@@ -191,6 +192,7 @@ agent/os/linux/stacks.c|home|#include <elfutils/libdwfl.h>
 agent/worker.c|home|#include <gelf.h>
 agent/worker.c|home|#include <libelf.h>
 agent/planted.c|home|#include <zstd.h>
+agent/worker.c|home|#include <xxhash.h>
 cli/planted.c|home|#include <ini.h>
 collector/planted.c|home|#include <microhttpd.h>
 collector/planted.c|home|#include <curl/curl.h>
