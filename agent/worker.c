@@ -11,6 +11,7 @@
 #include <string.h>
 #include <uv.h>
 
+#include "agent/os/dump.h"
 #include "agent/os/logs.h"
 #include "agent/os/privilege.h"
 #include "agent/os/stacks.h"
@@ -70,9 +71,8 @@ static const struct kind {
     const char *name;
     take_fn take;
 } kinds[] = {
-    {"triage", take_triage},
-    {"stacks", take_stacks},
-    {"logs", take_logs},
+    {"triage", take_triage},   {"stacks", take_stacks},   {"logs", take_logs},
+    {"mini", os_mini_capture}, {"core", os_core_capture},
 };
 
 static const struct kind *find_kind(const char *name)
