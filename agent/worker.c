@@ -14,6 +14,7 @@
 #include "agent/os/dump.h"
 #include "agent/os/logs.h"
 #include "agent/os/privilege.h"
+#include "agent/os/profile.h"
 #include "agent/os/stacks.h"
 #include "agent/os/triage.h"
 #include "common/buf.h"
@@ -71,8 +72,10 @@ static const struct kind {
     const char *name;
     take_fn take;
 } kinds[] = {
-    {"triage", take_triage},   {"stacks", take_stacks},   {"logs", take_logs},
-    {"mini", os_mini_capture}, {"core", os_core_capture},
+    {"triage", take_triage},
+    {"stacks", take_stacks},
+    {"logs", take_logs},
+    {"profile", os_profile_capture},
 };
 
 static const struct kind *find_kind(const char *name)

@@ -86,6 +86,7 @@ function check_library(name) {
     else if (name == "lmdb.h") home("LMDB", "^collector/store_lmdb[a-z_]*\\.c$")
     else if (name ~ /^elfutils\// || name ~ /^(libelf|gelf|dwarf|libdw)\.h$/)
         home("elfutils", "^(agent/os/linux/unwind[a-z_]*|collector/symbols[a-z_]*)\\.c$")
+    else if (name ~ /^(zlib|zconf)\.h$/) home("zlib", "^agent/os/linux/gzip\\.c$")
     else if (name ~ /^(zstd|zstd_errors|zdict)\.h$/) home("zstd", "^common/zip\\.c$")
     else if (name == "xxhash.h") home("xxHash", "^agent/delta\\.c$")
     else if (name == "ini.h") home("inih", "^common/conf\\.c$")
@@ -192,7 +193,8 @@ agent/os/linux/stacks.c|home|#include <elfutils/libdwfl.h>
 agent/worker.c|home|#include <gelf.h>
 agent/worker.c|home|#include <libelf.h>
 agent/planted.c|home|#include <zstd.h>
-agent/worker.c|home|#include <xxhash.h>
+agent/os/linux/profile_write.c|home|#include <zlib.h>
+common/zip.c|home|#include <zlib.h>
 cli/planted.c|home|#include <ini.h>
 collector/planted.c|home|#include <microhttpd.h>
 collector/planted.c|home|#include <curl/curl.h>
@@ -242,6 +244,7 @@ proto/planted.c|none|#include "trawl.pb.h"
 agent/planted.c|none|#include "agent/os/process.h"
 agent/os/linux/planted.c|none|#include "agent/os/linux/reader.h"
 agent/os/linux/unwind.c|none|#include <elfutils/libdwfl.h>
+agent/os/linux/gzip.c|none|#include <zlib.h>
 common/pki_read.c|none|#include "common/pki_mbed.h"
 common/planted.c|none|#include <uv.h>
 common/port.h|none|#ifdef _WIN32
