@@ -21,14 +21,17 @@ struct sink {
     const char *folder, *kind;
     FILE *file;
     uint64_t bytes;
+    uint64_t rate; /* bytes a second, as a slow reader takes them; 0: as fast as they come */
+    uint64_t began_us;
 };
 
 static void usage(void)
 {
     fputs("usage: bench_take KIND PID [-o DIR] [--pause-max DURATION] [--for DURATION]\n"
-          "                  [--last DURATION] [--live] [--allow-pause] [--nice]\n"
+          "                  [--last DURATION] [--live] [--allow-pause] [--nice] [--rate SIZE]\n"
           "  files are DIR/KIND.ENDING (default: none are written); --nice: with a worker's "
-          "priority\n",
+          "priority;\n"
+          "  --rate: as a reader that takes so many bytes a second\n",
           stderr);
 }
 
@@ -66,10 +69,24 @@ static int write_sparse(struct sink *sink, struct span bytes, struct failure *f)
     return 0;
 }
 
+/* Sleeps until so many bytes are due. */
+static void slow_down(struct sink *sink)
+{
+    uint64_t now = port_mono_us();
+    if (!sink->rate)
+        return;
+    if (!sink->began_us)
+        sink->began_us = now;
+    uint64_t due = sink->began_us + sink->bytes * 1000000 / sink->rate;
+    if (due > now)
+        usleep((useconds_t)(due - now));
+}
+
 static int write_bytes(void *context, struct span bytes, struct failure *f)
 {
     struct sink *sink = context;
     sink->bytes += bytes.size_bytes;
+    slow_down(sink);
     return sink->file ? write_sparse(sink, bytes, f) : 0;
 }
 
@@ -151,6 +168,8 @@ static bool take_option(int argc, char **argv, int *i, struct os_take *take, str
         take->allow_pause = true;
     else if (strcmp(word, "--nice") == 0)
         os_be_nice();
+    else if (strcmp(word, "--rate") == 0 && *i + 1 < argc)
+        return text_size_bytes(argv[++*i], &sink->rate) == 0 && sink->rate > 0;
     else if (strcmp(word, "-o") == 0 && *i + 1 < argc)
         sink->folder = argv[++*i];
     else if (strcmp(word, "--pause-max") == 0 && take_duration(argc, argv, i, &us))
