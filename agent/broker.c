@@ -11,6 +11,7 @@
 #include <uv.h>
 
 #include "agent/broker_wire.h"
+#include "agent/os/dump.h"
 #include "agent/os/io.h"
 #include "agent/os/privilege.h"
 #include "agent/policy.h"
@@ -19,8 +20,9 @@
 #include "common/text.h"
 
 #define WORKER_LOOK_MS 2
-#define DEADLINE_MAX_US UINT64_C(120000000)
-#define DEADLINE_MIN_US UINT64_C(100000)
+#define WORKER_LOOK_LATER_MS 20
+#define WORKER_IS_LONG_US UINT64_C(1000000)
+#define TIDY_LIMIT_US UINT64_C(3000000)
 
 struct broker {
     int fd;
@@ -32,9 +34,14 @@ struct broker {
     /* The worker, when one runs. */
     struct os_worker worker;
     bool is_running, is_stopped;
-    uint64_t run_id;
+    uint64_t run_id, started_mono_us;
     struct worker_job job;
+    uint64_t born_ticks; /* when the worker started; os_process.start_ticks */
     int result_fd;
+    /* The second worker, when the first may have left something behind. */
+    struct os_worker tidier;
+    bool is_tidying;
+    struct worker_outcome outcome; /* what is told of the first */
 };
 
 static void close_fd(int fd)
@@ -100,6 +107,8 @@ static int check_policy(struct broker *b, const struct broker_run *run,
     if (!e)
         e = policy_allows_process(&b->policy, process->name, f);
     if (!e)
+        e = policy_allows_pause(&b->policy, run->pause_max_us, run->allow_pause, f);
+    if (!e)
         e = policy_hour_take(&b->hour, &b->policy, run->order, port_mono_us(), f);
     return e;
 }
@@ -108,21 +117,21 @@ static int check_run(struct broker *b, struct broker_run *run, struct os_process
                      struct failure *f)
 {
     run->kind[sizeof run->kind - 1] = '\0';
-    if (b->is_running)
+    if (b->is_running || b->is_tidying)
         return fail(f, ERR_BUSY, "another capture runs on this host");
     if (!worker_knows(run->kind))
         return fail(f, ERR_UNSUPPORTED, "kind '%s' is not known to this agent (%s)", run->kind,
                     TRAWL_VERSION);
-    if (run->deadline_us < DEADLINE_MIN_US || run->deadline_us > DEADLINE_MAX_US)
+    if (run->deadline_us < BROKER_DEADLINE_MIN_US || run->deadline_us > BROKER_DEADLINE_MAX_US)
         return fail(f, ERR_INVALID, "deadline out of range");
-    if (run->pause_max_us == 0)
-        return fail(f, ERR_REFUSED, "the order allows no pause at all");
-    int e = os_process_get("", run->pid, process, f);
-    if (e)
-        return e;
-    if (process->start_ticks != run->start_ticks)
-        return fail(f, ERR_GONE, "process %u has ended", run->pid);
-    e = check_policy(b, run, process, f);
+    struct os_process asked = {.pid = run->pid,
+                               .start_ticks = run->start_ticks,
+                               .exe_device = run->exe_device,
+                               .exe_inode = run->exe_inode};
+    text_copy(asked.name, sizeof asked.name, "what was found");
+    int e = worker_check_process(&asked, process, f);
+    if (!e)
+        e = check_policy(b, run, process, f);
     if (!e)
         run->pause_max_us = policy_pause_max_us(&b->policy, run->pause_max_us);
     return e;
@@ -143,10 +152,13 @@ static int start_worker(struct broker *b, int output_fd, struct failure *f)
         close_fd(pipe[0]);
         return e;
     }
+    struct os_process self;
+    b->born_ticks = os_process_get("", (uint32_t)b->worker.pid, &self, NULL) ? 0 : self.start_ticks;
     b->result_fd = pipe[0];
     b->is_running = true;
     b->is_stopped = false;
     b->run_id = b->request.id;
+    b->started_mono_us = port_mono_us();
     return 0;
 }
 
@@ -197,31 +209,80 @@ static int name_death(const struct broker *b, int status, struct failure *f)
     return fail(f, ERR_IO, "worker ended without a result: exit status %d", status);
 }
 
+static void tell_outcome(struct broker *b)
+{
+    struct failure f = {0};
+    struct broker_reply *reply = begin_reply(b, BROKER_RUN, b->run_id);
+    reply->body.result = b->outcome.result;
+    text_copy(f.text, sizeof f.text, b->outcome.text);
+    send_reply(b, b->outcome.error, &f);
+}
+
+/* ---- tidying ---- */
+
+static int tidy_main(void *context)
+{
+    const struct broker *b = context;
+    struct failure f = {0};
+    int e = os_tidy(&b->job.process, b->born_ticks, &f);
+    return e && e != ERR_GONE;
+}
+
+/* Only a core puts anything into a process, and only one that was killed leaves it there. */
+static bool start_tidying(struct broker *b)
+{
+    if (strcmp(b->job.run.kind, "core") != 0 || b->born_ticks == 0)
+        return false;
+    b->is_tidying = os_worker_start(&b->tidier, TIDY_LIMIT_US, tidy_main, b, NULL) == 0;
+    return b->is_tidying;
+}
+
+static void look_after_tidier(struct broker *b)
+{
+    int status;
+    if (!b->is_tidying || os_worker_poll(&b->tidier, &status) == ERR_AGAIN)
+        return;
+    size_t used = strlen(b->outcome.text);
+    b->is_tidying = false;
+    if (status != 0)
+        (void)text_format(b->outcome.text + used, sizeof b->outcome.text - used,
+                          "; a copy of the process that has ended may stay as its zombie until it "
+                          "ends or the next core is taken");
+    tell_outcome(b);
+}
+
+/* At the end: nobody hears of it any more. */
+static void tidy_now(struct broker *b)
+{
+    int status;
+    while (b->is_tidying && os_worker_poll(&b->tidier, &status) == ERR_AGAIN)
+        uv_sleep(WORKER_LOOK_MS);
+    b->is_tidying = false;
+}
+
 static void look_after_worker(struct broker *b)
 {
     int status;
     if (!b->is_running || os_worker_poll(&b->worker, &status) == ERR_AGAIN)
         return;
-    b->is_running = false;
-    struct worker_outcome *outcome = calloc(1, sizeof *outcome);
     struct failure f = {0};
-    int e = ERR_NOMEM;
-    struct broker_reply *reply = begin_reply(b, BROKER_RUN, b->run_id);
-    if (outcome && !b->is_stopped && read_outcome(b->result_fd, outcome)) {
-        e = outcome->error;
-        reply->body.result = outcome->result;
-        text_copy(f.text, sizeof f.text, outcome->text);
-    } else {
-        e = name_death(b, status, &f);
-    }
+    struct worker_outcome *outcome = &b->outcome;
+    b->is_running = false;
+    memset(outcome, 0, sizeof *outcome);
+    bool is_told = !b->is_stopped && read_outcome(b->result_fd, outcome);
     close_fd(b->result_fd);
-    free(outcome);
-    send_reply(b, e, &f);
+    if (!is_told) {
+        memset(outcome, 0, sizeof *outcome);
+        outcome->error = name_death(b, status, &f);
+        text_copy(outcome->text, sizeof outcome->text, f.text);
+    }
+    if (is_told || !start_tidying(b))
+        tell_outcome(b);
 }
 
 static void stop(struct broker *b)
 {
-    if (b->is_running) {
+    if (b->is_running) { /* it is reaped by look_after_worker() */
         b->is_stopped = true;
         os_worker_kill(&b->worker);
     }
@@ -274,6 +335,24 @@ static void serve(struct broker *b, int passed_fd)
     close_fd(passed_fd);
 }
 
+/* How long to wait for a request; a worker that has run for long may be found late. */
+static int patience_ms(const struct broker *b)
+{
+    if (!b->is_running && !b->is_tidying)
+        return -1;
+    bool is_long = b->is_running && port_mono_us() - b->started_mono_us > WORKER_IS_LONG_US;
+    return is_long ? WORKER_LOOK_LATER_MS : WORKER_LOOK_MS;
+}
+
+static void stop_for_good(struct broker *b)
+{
+    if (b->is_running) {
+        os_worker_kill(&b->worker);
+        (void)start_tidying(b);
+    }
+    tidy_now(b);
+}
+
 int broker_run(int fd, void *context)
 {
     const struct broker_settings *settings = context;
@@ -282,17 +361,19 @@ int broker_run(int fd, void *context)
         return 1;
     b->fd = fd;
     b->policy_path = settings->policy_path;
+    b->job.cpu_percent = settings->capture_cpu_percent;
+    os_costs_default(&b->job.costs);
     int e = 0;
     while (e == 0 || e == ERR_TIMEOUT || e == ERR_PROTOCOL) {
         int passed_fd = -1;
-        e = os_message_receive(fd, &b->request, sizeof b->request, &passed_fd,
-                               b->is_running ? WORKER_LOOK_MS : -1, NULL);
+        e = os_message_receive(fd, &b->request, sizeof b->request, &passed_fd, patience_ms(b),
+                               NULL);
         if (e == 0)
             serve(b, passed_fd);
         look_after_worker(b);
+        look_after_tidier(b);
     }
-    if (b->is_running)
-        os_worker_kill(&b->worker);
+    stop_for_good(b);
     free(b);
     return 0;
 }

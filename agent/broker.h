@@ -7,8 +7,11 @@
 #ifndef TRAWL_AGENT_BROKER_H
 #define TRAWL_AGENT_BROKER_H
 
+#include <stdint.h>
+
 struct broker_settings {
     const char *policy_path;
+    uint32_t capture_cpu_percent; /* of one core, for long streams; 0: no limit */
 };
 
 /* For os_broker_fork(): `context` is a struct broker_settings. */

@@ -20,6 +20,8 @@
 #define BROKER_PROCESSES_MAX 16
 #define BROKER_IO_MAX 32
 #define BROKER_KIND_SIZE 16
+#define BROKER_DEADLINE_MIN_US UINT64_C(100000)
+#define BROKER_DEADLINE_MAX_US UINT64_C(1800000000)
 
 enum broker_op {
     BROKER_RESOLVE = 1, /* which processes match */
@@ -42,11 +44,12 @@ struct broker_run {
     uint32_t pid;
     uint32_t pause_max_us;
     uint64_t start_ticks;
-    uint64_t deadline_us;   /* from now */
-    int64_t from_us, to_us; /* window, host wall time */
-    uint64_t for_us;        /* look this long */
-    uint64_t at_mono_us;    /* begin at this instant; 0: at once */
-    bool live, allow_pause; /* see struct os_take */
+    uint64_t exe_device, exe_inode; /* both 0: was not seen */
+    uint64_t deadline_us;           /* from now */
+    int64_t from_us, to_us;         /* window, host wall time */
+    uint64_t for_us;                /* look this long */
+    uint64_t at_mono_us;            /* begin at this instant; 0: at once */
+    bool live, allow_pause;         /* see struct os_take */
 };
 
 struct broker_request {

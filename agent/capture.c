@@ -108,7 +108,6 @@ int capture_open(struct capture **out, const struct capture_settings *settings, 
     c->settings = *settings;
     list_init(&c->orders);
     c->hour = calloc(1, sizeof *c->hour);
-    c->run.evidence.file = -1;
     int e = c->hour ? state_path(settings->state, "captures", c->directory, f) : ERR_NOMEM;
     if (!e)
         e = journal_load(c, f);
@@ -132,6 +131,7 @@ static void release(struct capture *c)
     void *context = c->closed_context;
     LIST_EACH (at, &c->orders)
         order_free(LIST_ENTRY(at, struct order, link));
+    stream_close(c->run.stream);
     free(c->run.jobs);
     free(c->run.result);
     free(c->run.pipe_buffer);
@@ -208,8 +208,9 @@ static uint32_t count_queued(const struct capture *c)
 /* What can be refused before anything was tried. */
 static int check_order(struct capture *c, const struct order *o, struct failure *f)
 {
-    if (o->order.pause_max_us == 0)
-        return fail(f, ERR_REFUSED, "the order allows no pause at all (0)");
+    int e = policy_allows_pause(c->settings.policy, o->order.pause_max_us, o->order.allow_pause, f);
+    if (e)
+        return e;
     if (o->order.what_count == 0)
         return fail(f, ERR_REFUSED, "the order names nothing to capture");
     int64_t window_us = c->settings.policy->window_max_us;
@@ -297,6 +298,7 @@ void capture_tick(struct capture *c)
         if (o->phase == ORDER_QUEUED && is_expired(c, o))
             end_unrun(c, o, trawl_v1_State_EXPIRED, "not started in time");
     }
+    stream_tick(c);
     capture_start_next(c);
 }
 

@@ -16,6 +16,7 @@
 #include "agent/sampler.h"
 #include "agent/spool.h"
 #include "agent/state.h"
+#include "agent/stream.h"
 #include "common/clock.h"
 
 #define CAPTURE_QUEUE_MAX 8
@@ -74,6 +75,26 @@ int capture_peek_artifact(struct capture *capture, struct capture_artifact *out)
  * connection is not reported: the artifact simply comes again. */
 void capture_artifact_ended(struct capture *capture, const struct capture_artifact *artifact,
                             const struct failure *why);
+/* An artifact that is sent while it is taken, piece by piece (stream.h): a run of it waits. 0:
+ * none.
+ */
+uint64_t capture_peek_stream(struct capture *capture);
+/* NULL: it is no longer wanted. Borrowed until the next call of anything here. */
+struct stream *capture_stream(struct capture *capture, uint64_t id);
+/* Whether it is known where the collector stands: else ask (UploadStatus) before sending. */
+bool capture_stream_is_known(const struct capture *capture);
+/* A run is on its way. */
+void capture_stream_sending(struct capture *capture, uint64_t id);
+/* What the collector has of it. *sealed: all. ERR_CANCELLED: no longer wanted; ERR_CORRUPT,
+ * ERR_PROTOCOL, ERR_EXISTS: it is lost. When its number was somebody else's, it gets another one
+ * and is unknown again. */
+int capture_stream_state(struct capture *capture, uint64_t id, const trawl_v1_UploadState *state,
+                         bool *sealed, struct failure *f);
+/* A call failed; whatever came of it, the collector is asked before the next. */
+void capture_stream_unknown(struct capture *capture, uint64_t id);
+/* It is sealed (why->code 0) or lost. */
+void capture_stream_ended(struct capture *capture, uint64_t id, const struct failure *why);
+
 /* Whether this artifact is still wanted (its order was not cancelled). */
 bool capture_wants_artifact(const struct capture *capture, const struct capture_artifact *artifact);
 

@@ -89,6 +89,14 @@ int journal_verdict(const struct order *o, struct failure *f)
     return e;
 }
 
+int journal_sealed(const struct order *o, uint32_t no, struct failure *f)
+{
+    char path[EVIDENCE_PATH_SIZE];
+    if (text_format(path, sizeof path, "%s/%06u.sealed", o->directory, (unsigned)no))
+        return fail(f, ERR_LIMIT, "path too long: '%s'", o->directory);
+    return port_write_file(path, span_str("sealed\n"), true, f);
+}
+
 static void unlink_file(const char *path)
 {
     uv_fs_t request;
@@ -236,13 +244,13 @@ static int load_verdict(struct order *o)
     return e;
 }
 
-/* "000003.pb" -> 3; 0 for any other name. */
-static uint32_t artifact_of_name(const char *name)
+/* "000003.pb" -> 3; 0 for a name with another ending. */
+static uint32_t artifact_of_name(const char *name, const char *ending)
 {
     char digits[16];
     uint64_t no;
     struct span rest = span_str(name), word;
-    if (text_take_until(&rest, '.', &word) || !span_equal(rest, span_str("pb")) ||
+    if (text_take_until(&rest, '.', &word) || !span_equal(rest, span_str(ending)) ||
         text_copy_span(digits, sizeof digits, word) || text_u64_in(digits, 1, UINT32_MAX, &no))
         return 0;
     return (uint32_t)no;
@@ -254,23 +262,31 @@ static int compare_artifacts(const void *a, const void *b)
     return left->no < right->no ? -1 : left->no > right->no;
 }
 
+static void load_artifact(struct capture *c, struct order *o, const char *name,
+                          trawl_v1_Artifact *meta)
+{
+    uint32_t no = artifact_of_name(name, "pb");
+    uint32_t sealed_no = artifact_of_name(name, "sealed");
+    if (o->artifact_count == ARTIFACTS_MAX || (!no && !sealed_no) ||
+        (no && evidence_load(o->directory, no, meta, NULL)))
+        return;
+    struct order_artifact found = {no, ARTIFACT_WAITS, meta->size_bytes};
+    if (sealed_no)
+        found = (struct order_artifact){sealed_no, ARTIFACT_SEALED, 0};
+    o->artifacts[o->artifact_count++] = found;
+    struct incident_number *n = find_number(c, o->order.incident);
+    if (n->last < found.no)
+        n->last = found.no;
+}
+
 static void load_artifacts(struct capture *c, struct order *o)
 {
     uv_fs_t scan;
     uv_dirent_t entry;
     trawl_v1_Artifact *meta = calloc(1, sizeof *meta);
     if (meta && uv_fs_scandir(NULL, &scan, o->directory, 0, NULL) >= 0) {
-        while (uv_fs_scandir_next(&scan, &entry) == 0) {
-            uint32_t no = artifact_of_name(entry.name);
-            if (!no || o->artifact_count == ARTIFACTS_MAX ||
-                evidence_load(o->directory, no, meta, NULL))
-                continue;
-            o->artifacts[o->artifact_count++] =
-                (struct order_artifact){no, ARTIFACT_WAITS, meta->size_bytes};
-            struct incident_number *n = find_number(c, o->order.incident);
-            if (n->last < no)
-                n->last = no;
-        }
+        while (uv_fs_scandir_next(&scan, &entry) == 0)
+            load_artifact(c, o, entry.name, meta);
         uv_fs_req_cleanup(&scan);
     }
     qsort(o->artifacts, o->artifact_count, sizeof o->artifacts[0], compare_artifacts);

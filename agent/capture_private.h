@@ -2,14 +2,18 @@
 /*
  * What the files of the capture module share. capture.c: orders and verdicts; capture_run.c: one
  * order from its start to its last artifact; capture_job.c: one kind of one process;
- * capture_journal.c: what is on disk. Invariant: `order->verdict` is on disk as it stands whenever
+ * capture_worker.c: its worker and what comes through the pipe; capture_stream.c: an artifact that
+ * is sent while it is taken; capture_fallback.c: what is taken instead; capture_journal.c: what is
+ * on disk. Invariant: `order->verdict` is on disk as it stands whenever
  * it may be sent.
  */
 #ifndef TRAWL_AGENT_CAPTURE_PRIVATE_H
 #define TRAWL_AGENT_CAPTURE_PRIVATE_H
 
 #include "agent/capture.h"
+#include "agent/capture_chunks.h"
 #include "agent/evidence.h"
+#include "agent/stream.h"
 #include "common/list.h"
 
 #define ARTIFACTS_MAX 200
@@ -53,7 +57,17 @@ struct order {
 /* One kind to take of one process (pid 0: of the host). */
 struct job {
     char kind[BROKER_KIND_SIZE];
+    bool live; /* core: without a snapshot */
     struct os_process process;
+    /* Of a fallback: what was asked for, and why it is not taken. */
+    char instead_of[BROKER_KIND_SIZE];
+    struct failure why;
+};
+
+/* A file of the job under way. */
+struct job_file {
+    struct evidence evidence;
+    struct broker_file about;
 };
 
 enum run_step { RUN_IDLE, RUN_RESOLVE, RUN_WAIT_INSTANT, RUN_JOBS, RUN_WAIT_WINDOW };
@@ -75,11 +89,21 @@ struct run {
     uint64_t began_mono_us;
     int64_t began_wall_us;
     bool has_at_error;
-    /* The job under way in a worker. */
-    bool job_active, has_reply, has_end, pipe_open;
-    struct evidence evidence;
-    int write_error;
+    /* The job under way; what it has written so far. */
+    struct job_file files[BROKER_FILES_MAX];
+    size_t file_count;
+    /* In a worker. */
+    bool job_active, has_reply, has_end, pipe_open, is_paused;
+    struct capture_chunks chunks;
+    struct failure write_failure;
     uv_pipe_t pipe;
+    /* Sent while it is taken. */
+    struct stream *stream;
+    bool stream_is_known; /* where the collector stands */
+    bool stream_is_sent;  /* something of it */
+    bool stream_is_whole; /* the worker has ended well: only the collector is waited for */
+    bool stream_is_sealed;
+    uint64_t stream_deadline_mono_us;
     char *pipe_buffer;
     struct broker_result *result;
     struct failure result_failure;
@@ -101,6 +125,7 @@ struct capture {
     struct incident_number numbers[NUMBERS_MAX]; /* newest first */
     size_t number_count;
     struct run run;
+    uint64_t last_stream; /* number of the stream under way, or of the last one */
     uv_timer_t timer;
     bool has_timer, is_closing;
     void (*closed)(void *context);
@@ -136,17 +161,61 @@ void choose_processes(struct capture *c);
 /* capture_job.c */
 struct job_kind {
     const char *name;
-    bool of_process; /* taken by a worker, of one process */
-    bool of_window;  /* looks at a window of time */
+    bool of_process;      /* taken by a worker, of one process */
+    bool of_window;       /* looks at a window of time that must have passed */
+    bool is_streamed;     /* too large for this host's disk */
+    bool looks_on;        /* looks for the order's for_us itself */
+    uint64_t deadline_us; /* of its worker; 0: as long as the order lives */
 };
 /* In the order in which they are taken; NULL behind the last. */
 const struct job_kind *job_kind_at(size_t rank);
+const struct job_kind *job_kind_of(const char *name);
 /* Starts the job; true when it goes on in a worker, false when it is over already. */
 bool job_start(struct capture *c, const struct job *job);
+struct job *job_current(struct capture *c);
+/* What the files of one job have in common; `ending` makes the name. */
+void job_fill_meta(struct capture *c, const struct job *job, const struct broker_file *about,
+                   trawl_v1_Artifact *meta);
+/* Begins a file on disk as r->files[file_count]. */
+int job_open_file(struct capture *c, const struct broker_file *about, struct failure *f);
+/* All files become artifacts; on failure none stays. ERR_NOTFOUND: there is nothing in them. */
+int job_keep_files(struct capture *c, const struct job *job, trawl_v1_Artifact *meta,
+                   struct failure *f);
+void job_drop_files(struct capture *c);
+/* An artifact of the job exists now, of this number and size. ERR_LIMIT. */
+int job_add_artifact(struct capture *c, const struct job *job, uint32_t no, uint64_t size_bytes,
+                     enum artifact_fate fate, struct failure *f);
+/* The job ended well; or badly: the next kind is taken instead, or the reason noted. */
+void job_ended(struct capture *c, const struct failure *why);
+void job_note_at_error(struct capture *c, uint64_t began_mono_us);
+void job_safe_text(char *out, size_t size_bytes, const char *text);
+
+/* capture_fallback.c */
+/* Makes of a job that failed the next lesser one; false: there is none, or none is allowed. */
+bool fallback_take(const trawl_v1_Order *order, struct job *job, const struct failure *why);
+bool fallback_exists(const trawl_v1_Order *order, const char *kind);
+/* Puts "instead of core: ..." in front of what is missing. */
+void fallback_note(const struct job *job, trawl_v1_Artifact *meta);
+
+/* capture_worker.c */
+/* True when it runs. */
+bool worker_start(struct capture *c, const struct job *job);
 /* At the agent's end. True: capture_close_timer() will be called when the pipe is closed. */
 bool job_stop_worker(struct capture *c);
 /* Cancelled: kills the worker; the job then ends as usual. */
 void job_cancel(struct capture *c);
+/* There is room again: the pipe is read on. */
+void worker_read_on(struct capture *c);
+
+/* capture_stream.c */
+int stream_begin(struct capture *c, const struct job *job, const struct broker_file *about,
+                 struct failure *f);
+int stream_add(struct capture *c, struct span bytes, struct failure *f);
+/* The worker is done; takes the rest of what is known. The job ends when the collector has it. */
+void stream_finish(struct capture *c, trawl_v1_Artifact *meta);
+void stream_drop(struct capture *c);
+/* Once a second: nobody is waited for longer than the order's worker would have been. */
+void stream_tick(struct capture *c);
 
 /* capture_journal.c */
 int journal_accept(struct capture *c, struct order *o, struct failure *f);
@@ -157,6 +226,8 @@ uint32_t journal_next_number(struct capture *c, const char *incident);
 /* The number given out last was not used. */
 void journal_return_number(struct capture *c, const char *incident, uint32_t no);
 void journal_save_numbers(struct capture *c);
+/* An artifact that was never on this disk is sealed: so that a restart counts the same. */
+int journal_sealed(const struct order *o, uint32_t no, struct failure *f);
 
 struct order *order_new(void);
 void order_free(struct order *o);

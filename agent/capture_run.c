@@ -86,7 +86,12 @@ void run_abort(struct capture *c)
         run_finish(c);
         break;
     case RUN_JOBS:
-        job_cancel(c);
+        if (c->run.job_active) {
+            job_cancel(c);
+        } else if (c->run.stream) { /* only the collector was waited for */
+            stream_drop(c);
+            run_next_job(c);
+        }
         break;
     default:
         break; /* the reply comes and finds the order cancelled */
@@ -167,11 +172,7 @@ static bool is_asked(const trawl_v1_Order *order, const char *kind)
 static void note_unknown_kinds(struct order *o)
 {
     for (size_t i = 0; i < o->order.what_count; i++) {
-        const struct job_kind *kind = NULL;
-        for (size_t rank = 0; (kind = job_kind_at(rank)) != NULL; rank++)
-            if (strcmp(kind->name, o->order.what[i]) == 0)
-                break;
-        if (kind)
+        if (job_kind_of(o->order.what[i]))
             continue;
         o->failed++;
         capture_note_reason(o, "kind '%s' is not known to this agent (%s)", o->order.what[i],
@@ -192,13 +193,15 @@ static void plan_kind(struct capture *c, const struct job_kind *kind)
 {
     struct run *r = &c->run;
     struct failure f = {0};
-    if (policy_allows_kind(c->settings.policy, kind->name, &f)) {
+    bool may_fall_back =
+        kind->of_process && r->process_count && fallback_exists(&r->order->order, kind->name);
+    if (policy_allows_kind(c->settings.policy, kind->name, &f) && !may_fall_back) {
         r->order->refused++;
         capture_note_reason(r->order, "%s", f.text);
         return;
     }
-    if (!kind->of_window)
-        r->window_job = r->job_count + r->process_count;
+    if (kind->of_window && r->window_job == SIZE_MAX)
+        r->window_job = r->job_count;
     if (!kind->of_process)
         add_job(r, kind->name, NULL);
     for (uint32_t i = 0; i < r->process_count && kind->of_process; i++)
@@ -220,7 +223,8 @@ void run_plan(struct capture *c)
     while (job_kind_at(kinds))
         kinds++;
     r->jobs = calloc((kinds + 1) * (r->process_count + 1), sizeof *r->jobs);
-    r->job_count = r->next_job = r->window_job = 0;
+    r->job_count = r->next_job = 0;
+    r->window_job = SIZE_MAX;
     note_unknown_kinds(r->order);
     if (!r->jobs) {
         r->order->failed++;
@@ -262,7 +266,6 @@ void run_start(struct capture *c, struct order *o)
     struct broker_result *result = r->result;
     char *buffer = r->pipe_buffer;
     *r = (struct run){.order = o, .result = result, .pipe_buffer = buffer};
-    r->evidence.file = -1;
     o->phase = ORDER_RUNNING;
     capture_decide(c, o, trawl_v1_State_RUNNING, "");
     list_kinds(&o->order, kinds, sizeof kinds);

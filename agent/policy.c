@@ -9,6 +9,7 @@
 #include <string.h>
 #include <uv.h>
 
+#include "agent/os/take.h"
 #include "common/conf.h"
 #include "common/port.h"
 #include "common/text.h"
@@ -28,6 +29,10 @@ static const struct conf_row rows[] = {
      "names of processes that must not be captured", false},
     {"pause-max", CONF_DURATION_US, AT(pause_max_us), 1, 60000000, "1s", "TIME",
      "longest time that a process may be held", false},
+    {"allow-pause", CONF_BOOL, AT(allow_pause), 0, 0, "yes", NULL,
+     "no: never above 250 ms, and no core that holds its process, also when the order says "
+     "--allow-pause",
+     false},
     {"window-max", CONF_DURATION_US, AT(window_max_us), 1000000, UINT64_C(604800000000), "1d",
      "TIME", "how far a capture may look back or ahead", false},
     {"captures-per-hour", CONF_U64, AT(captures_per_hour), 0, POLICY_HOUR_MAX, "120", "N",
@@ -123,6 +128,24 @@ int policy_allows_process(const struct policy *policy, const char *name, struct 
 uint32_t policy_pause_max_us(const struct policy *policy, uint32_t asked_us)
 {
     return asked_us < (uint64_t)policy->pause_max_us ? asked_us : (uint32_t)policy->pause_max_us;
+}
+
+int policy_allows_pause(const struct policy *policy, uint32_t asked_us, bool allow_pause,
+                        struct failure *f)
+{
+    if (allow_pause && !policy->allow_pause)
+        return fail(f, ERR_REFUSED,
+                    "this host's policy does not allow --allow-pause: no process is held for "
+                    "longer than %d ms here",
+                    OS_PAUSE_HARD_US / 1000);
+    if (asked_us == 0)
+        return fail(f, ERR_REFUSED, "the order allows no pause at all (0)");
+    if (asked_us > OS_PAUSE_HARD_US && !allow_pause)
+        return fail(f, ERR_REFUSED,
+                    "a process could be held for %u ms, the limit is %d ms: only --allow-pause "
+                    "goes beyond it",
+                    asked_us / 1000, OS_PAUSE_HARD_US / 1000);
+    return 0;
 }
 
 int policy_hour_take(struct policy_hour *hour, const struct policy *policy, uint64_t order,

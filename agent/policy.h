@@ -22,6 +22,7 @@ struct policy {
     char processes[POLICY_LIST_SIZE]; /* globs of names that may be captured; empty: all */
     char never[POLICY_LIST_SIZE];     /* globs that may not, whatever `processes` says */
     int64_t pause_max_us;
+    bool allow_pause;      /* an order's allow_pause counts: above OS_PAUSE_HARD_US, or held */
     int64_t window_max_us; /* looking back or ahead */
     uint64_t captures_per_hour;
     uint64_t max_processes; /* per order */
@@ -39,6 +40,11 @@ int policy_allows_kind(const struct policy *policy, const char *kind, struct fai
 int policy_allows_process(const struct policy *policy, const char *name, struct failure *f);
 /* The smaller of what is asked and what is allowed. */
 uint32_t policy_pause_max_us(const struct policy *policy, uint32_t asked_us);
+/* Whether a pause of so long may be asked for at all: above OS_PAUSE_HARD_US only with an order's
+ * allow_pause, and that only when the owner does not forbid it. 0 or ERR_REFUSED with the sentence.
+ */
+int policy_allows_pause(const struct policy *policy, uint32_t asked_us, bool allow_pause,
+                        struct failure *f);
 /* Appends a commented sample file. */
 int policy_sample(struct buf *out);
 

@@ -41,6 +41,8 @@ static const struct conf_row rows[] = {
      "disk for captured evidence that waits to be sent", false},
     {"upload-rate", CONF_SIZE_BYTES, AT(upload_bytes_per_s), 65536, 1024 * 1024 * MIB, "32M",
      "SIZE", "bytes of evidence sent per second at most", false},
+    {"capture-cpu", CONF_U64, AT(capture_cpu_percent), 1, 100, "50", "PERCENT",
+     "of one core, at most, while a core dump is read and packed", false},
     {"log-level", CONF_STRING, AT(log_level), 0, 0, "info", "LEVEL", "error, warn, info or debug",
      false},
     {"policy", CONF_STRING, AT(policy), 0, 0, POLICY_PATH, "FILE",

@@ -27,6 +27,7 @@ struct settings {
     uint64_t ring_bytes;
     uint64_t evidence_bytes;
     uint64_t upload_bytes_per_s;
+    uint64_t capture_cpu_percent;
     char log_level[16];
     char policy[256];
     char config[256];

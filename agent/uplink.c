@@ -35,6 +35,8 @@ struct uplink {
     struct uplink_session *session;
     struct upload *upload;
     struct capture_artifact uploading;
+    bool was_question;  /* it only asks where the collector stands */
+    uint64_t streaming; /* the upload is a step of this stream; 0: it is of a file */
     struct budget_rate rate;
     unsigned upload_tries, upload_pause_s;
     uv_timer_t timer; /* back-off, or the limit of closing */
@@ -140,10 +142,24 @@ static bool is_passing(int code)
            code == ERR_NOMEM || code == ERR_CONFLICT; /* what a cut upload sent was still landing */
 }
 
-static void on_uploaded(void *context, const struct failure *why)
+/* What came of it is told to the capture; a step that went well says nothing new. */
+static void tell(struct uplink *u, const struct failure *why, bool sealed)
+{
+    struct capture *capture = u->settings.capture;
+    if (why->code == ERR_CANCELLED)
+        return;
+    if (!u->streaming)
+        capture_artifact_ended(capture, &u->uploading, why);
+    else if (why->code || sealed)
+        capture_stream_ended(capture, u->streaming, why);
+}
+
+static void on_uploaded(void *context, const struct failure *why, bool sealed)
 {
     struct uplink *u = context;
     u->upload = NULL;
+    if (u->streaming && why->code)
+        capture_stream_unknown(u->settings.capture, u->streaming);
     bool is_lost_link = !u->link || !link_grpc(u->link) || u->is_closing;
     bool again = why->code && is_passing(why->code) && ++u->upload_tries < UPLOAD_TRIES;
     if (u->is_closing)
@@ -152,32 +168,55 @@ static void on_uploaded(void *context, const struct failure *why)
         return; /* it comes again on the next connection */
     if (again) {
         u->upload_pause_s = UPLOAD_RETRY_S;
-        log_debug("artifact %u will be sent again: %s", (unsigned)u->uploading.no, why->text);
+        log_debug("artifact will be sent again: %s", why->text);
         return;
     }
-    u->upload_tries = 0;
-    if (why->code != ERR_CANCELLED)
-        capture_artifact_ended(u->settings.capture, &u->uploading, why);
+    if (!u->was_question)
+        u->upload_tries = 0;
+    tell(u, why, sealed);
     uplink_kick(u);
 }
 
+static bool is_wanted(struct uplink *u)
+{
+    return u->streaming ? capture_stream(u->settings.capture, u->streaming) != NULL
+                        : capture_wants_artifact(u->settings.capture, &u->uploading);
+}
+
+static int open_upload(struct uplink *u, struct failure *f)
+{
+    struct capture *capture = u->settings.capture;
+    struct grpc *grpc = link_grpc(u->link);
+    u->was_question = u->streaming && !capture_stream_is_known(capture);
+    if (u->streaming)
+        return upload_open_stream(&u->upload, u->settings.loop, grpc, capture, u->streaming,
+                                  &u->rate, on_uploaded, u, f);
+    return upload_open(&u->upload, u->settings.loop, grpc, &u->uploading, &u->rate, on_uploaded, u,
+                       f);
+}
+
+/* Files first: they are small and complete, a stream may take minutes. */
 static void next_upload(struct uplink *u)
 {
     struct failure f = {0};
     if (u->upload) {
-        if (!capture_wants_artifact(u->settings.capture, &u->uploading))
+        if (!is_wanted(u))
             upload_cancel(u->upload);
         return;
     }
-    if (u->upload_pause_s || u->is_closing ||
-        capture_peek_artifact(u->settings.capture, &u->uploading))
+    if (u->upload_pause_s || u->is_closing)
         return;
-    int e = upload_open(&u->upload, u->settings.loop, link_grpc(u->link), &u->uploading, &u->rate,
-                        on_uploaded, u, &f);
+    u->streaming = 0;
+    if (capture_peek_artifact(u->settings.capture, &u->uploading)) {
+        u->streaming = capture_peek_stream(u->settings.capture);
+        if (!u->streaming)
+            return;
+    }
+    int e = open_upload(u, &f);
     if (e == ERR_LIMIT || e == ERR_CLOSED || e == ERR_NOMEM)
         u->upload_pause_s = UPLOAD_RETRY_S;
     else if (e)
-        capture_artifact_ended(u->settings.capture, &u->uploading, &f);
+        tell(u, &f, false);
 }
 
 void uplink_kick(struct uplink *u)

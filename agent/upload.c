@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The two calls of an upload as a small state machine; pieces are read from the file as the call's
- * queue drains and the rate allows. Called by uplink.
+ * The two calls of an upload as a small state machine; pieces are read from the file, or from the
+ * window of a stream, as the call's queue drains and the rate allows. Called by uplink.
  */
 #include "agent/upload.h"
 
@@ -17,7 +17,10 @@
 
 struct upload {
     struct grpc *grpc;
-    struct capture_artifact artifact;
+    struct capture_artifact artifact; /* of a file */
+    struct capture *capture;          /* of a stream */
+    uint64_t stream_id;               /* 0: of a file */
+    struct stream_run run;
     struct budget_rate *rate;
     upload_done_fn done;
     void *context;
@@ -43,6 +46,7 @@ static void on_timer_closed(uv_handle_t *handle)
     upload_done_fn done = u->done;
     void *context = u->context;
     struct failure why = u->why;
+    bool is_sealed = u->is_sealed && !why.code;
     if (u->file >= 0)
         evidence_close_file(u->file);
     buf_done(&u->encoded);
@@ -50,7 +54,7 @@ static void on_timer_closed(uv_handle_t *handle)
     free(u->meta);
     free(u);
     if (done)
-        done(context, &why);
+        done(context, &why, is_sealed);
 }
 
 static void finish(struct upload *u)
@@ -67,6 +71,34 @@ static void note_failure(struct upload *u, int code, const char *text)
 }
 
 /* ---- sending pieces ---- */
+
+/* Asked for anew each time: the capture may have dropped it in between. */
+static struct stream *stream_of(struct upload *u)
+{
+    struct stream *stream = capture_stream(u->capture, u->stream_id);
+    if (!stream)
+        note_failure(u, ERR_CANCELLED, "the capture was cancelled");
+    return stream;
+}
+
+static int copy_piece(struct upload *u)
+{
+    trawl_v1_Piece *p = u->piece;
+    struct stream *stream = stream_of(u);
+    struct span bytes;
+    if (!stream)
+        return u->why.code;
+    int e = stream_piece(stream, u->next_piece, &bytes);
+    if (e)
+        return fail(&u->why, e, "piece %u is not here any more", (unsigned)u->next_piece);
+    memcpy(p->data.bytes, bytes.data, bytes.size_bytes);
+    p->data.size = (pb_size_t)bytes.size_bytes;
+    p->last = p->last && u->run.is_last;
+    p->has_meta = p->last || !u->sent_first;
+    if (p->has_meta)
+        p->meta = *stream_meta(stream);
+    return 0;
+}
 
 static int read_piece(struct upload *u)
 {
@@ -97,7 +129,7 @@ static int encode_piece(struct upload *u)
     p->has_meta = p->last || !u->sent_first;
     if (p->has_meta)
         p->meta = *u->meta;
-    int e = read_piece(u);
+    int e = u->stream_id ? copy_piece(u) : read_piece(u);
     if (e)
         return e;
     buf_clear(&u->encoded);
@@ -162,6 +194,17 @@ static void pump(struct upload *u)
 
 /* ---- the second call: Upload ---- */
 
+static int take_stream_state(struct upload *u, const trawl_v1_UploadState *state)
+{
+    struct failure f = {0};
+    int e = capture_stream_state(u->capture, u->stream_id, state, &u->is_sealed, &f);
+    if (e)
+        note_failure(u, e, f.text);
+    else if (u->is_sending && !u->is_sealed && state->pieces <= u->run.first)
+        note_failure(u, ERR_AGAIN, "the collector stored none of the pieces");
+    return e;
+}
+
 static int on_state(void *owner, struct grpc_call *call, struct span message)
 {
     struct upload *u = owner;
@@ -172,6 +215,8 @@ static int on_state(void *owner, struct grpc_call *call, struct span message)
         note_failure(u, f.code, f.text);
         return f.code;
     }
+    if (u->stream_id)
+        return take_stream_state(u, &state);
     u->is_sealed = state.sealed && state.size_bytes == u->meta->size_bytes;
     if (u->is_sending)
         return 0;
@@ -195,7 +240,7 @@ static void on_sent(void *owner, struct grpc_call *call, enum grpc_status status
     struct upload *u = owner;
     if (status != GRPC_OK)
         note_failure(u, grpc_call_error(call), text[0] ? text : "the upload failed");
-    else if (!u->is_sealed)
+    else if (!u->is_sealed && (!u->stream_id || u->run.is_last))
         note_failure(u, ERR_PROTOCOL, "the collector did not seal the artifact");
     finish(u);
 }
@@ -209,10 +254,12 @@ static int start_sending(struct upload *u)
     if (!u->piece)
         return fail(&u->why, ERR_NOMEM, "out of memory");
     memcpy(u->piece->incident, u->meta->incident, sizeof u->piece->incident);
-    u->piece->artifact = u->artifact.no;
-    u->file = evidence_open_file(u->artifact.directory, u->artifact.no, &u->why);
-    if (u->file < 0)
-        return u->why.code;
+    u->piece->artifact = u->meta->no;
+    if (!u->stream_id) {
+        u->file = evidence_open_file(u->artifact.directory, u->artifact.no, &u->why);
+        if (u->file < 0)
+            return u->why.code;
+    }
     return grpc_start(u->grpc, method_by_id(METHOD_FLEET_UPLOAD)->path, 0, &send_events, u,
                       &u->call, &u->why);
 }
@@ -226,7 +273,7 @@ static void on_status_done(void *owner, struct grpc_call *call, enum grpc_status
     u->call = NULL;
     if (status != GRPC_OK)
         note_failure(u, grpc_call_error(call), text[0] ? text : "the upload failed");
-    if (u->why.code || u->is_sealed || u->is_cancelled || start_sending(u))
+    if (u->why.code || u->is_sealed || u->is_cancelled || u->stream_id || start_sending(u))
         finish(u);
     else
         pump(u);
@@ -236,7 +283,7 @@ static const struct grpc_call_events status_events = {on_state, NULL, NULL, on_s
 
 static int ask_status(struct upload *u, struct failure *f)
 {
-    trawl_v1_UploadQuery query = {.artifact = u->artifact.no};
+    trawl_v1_UploadQuery query = {.artifact = u->meta->no};
     memcpy(query.incident, u->meta->incident, sizeof query.incident);
     int e = grpc_start(u->grpc, method_by_id(METHOD_FLEET_UPLOAD_STATUS)->path, STATUS_LIMIT_US,
                        &status_events, u, &u->call, f);
@@ -259,23 +306,18 @@ static void on_unused_closed(uv_handle_t *handle)
 {
     struct upload *u = handle->data;
     buf_done(&u->encoded);
+    free(u->piece);
     free(u->meta);
     free(u);
 }
 
-int upload_open(struct upload **out, uv_loop_t *loop, struct grpc *grpc,
-                const struct capture_artifact *artifact, struct budget_rate *rate,
-                upload_done_fn done, void *context, struct failure *f)
+static int make(struct upload **out, uv_loop_t *loop, const struct upload *what, struct failure *f)
 {
     struct upload *u = calloc(1, sizeof *u);
     if (!u)
         return fail(f, ERR_NOMEM, "out of memory");
-    *u = (struct upload){.grpc = grpc,
-                         .artifact = *artifact,
-                         .rate = rate,
-                         .done = done,
-                         .context = context,
-                         .file = -1};
+    *u = *what;
+    u->file = -1;
     buf_init(&u->encoded, trawl_v1_Piece_size + 64);
     u->timer.data = u;
     u->meta = calloc(1, sizeof *u->meta);
@@ -284,7 +326,33 @@ int upload_open(struct upload **out, uv_loop_t *loop, struct grpc *grpc,
         free(u);
         return fail(f, ERR_NOMEM, "out of memory");
     }
-    int e = evidence_load(artifact->directory, artifact->no, u->meta, f);
+    *out = u;
+    return 0;
+}
+
+static int give_or_close(struct upload *u, int e, struct upload **out)
+{
+    if (e) {
+        if (u->file >= 0)
+            evidence_close_file(u->file);
+        uv_close((uv_handle_t *)&u->timer, on_unused_closed);
+    } else {
+        *out = u;
+    }
+    return e;
+}
+
+int upload_open(struct upload **out, uv_loop_t *loop, struct grpc *grpc,
+                const struct capture_artifact *artifact, struct budget_rate *rate,
+                upload_done_fn done, void *context, struct failure *f)
+{
+    struct upload what = {
+        .grpc = grpc, .artifact = *artifact, .rate = rate, .done = done, .context = context};
+    struct upload *u;
+    int e = make(&u, loop, &what, f);
+    if (e)
+        return e;
+    e = evidence_load(artifact->directory, artifact->no, u->meta, f);
     if (!e) {
         u->piece_count =
             (uint32_t)((u->meta->size_bytes + CODEC_PIECE_SIZE - 1) / CODEC_PIECE_SIZE);
@@ -292,11 +360,40 @@ int upload_open(struct upload **out, uv_loop_t *loop, struct grpc *grpc,
             u->piece_count = 1;
         e = ask_status(u, f);
     }
-    if (e) {
-        uv_close((uv_handle_t *)&u->timer, on_unused_closed);
+    return give_or_close(u, e, out);
+}
+
+int upload_open_stream(struct upload **out, uv_loop_t *loop, struct grpc *grpc,
+                       struct capture *capture, uint64_t stream_id, struct budget_rate *rate,
+                       upload_done_fn done, void *context, struct failure *f)
+{
+    struct upload what = {.grpc = grpc,
+                          .capture = capture,
+                          .stream_id = stream_id,
+                          .rate = rate,
+                          .done = done,
+                          .context = context};
+    struct upload *u;
+    struct stream *stream = capture_stream(capture, stream_id);
+    if (!stream)
+        return fail(f, ERR_CANCELLED, "the capture was cancelled");
+    int e = make(&u, loop, &what, f);
+    if (e)
         return e;
+    *u->meta = *stream_meta(stream);
+    u->run = stream_next_run(stream);
+    u->next_piece = u->run.first;
+    u->piece_count = u->run.first + u->run.count;
+    if (!capture_stream_is_known(capture))
+        return give_or_close(u, ask_status(u, f), out);
+    e = start_sending(u);
+    if (e) {
+        *f = u->why;
+        return give_or_close(u, e, out);
     }
+    capture_stream_sending(capture, stream_id);
     *out = u;
+    pump(u);
     return 0;
 }
 

@@ -7,6 +7,7 @@
  */
 #include "agent/worker.h"
 
+#include <signal.h>
 #include <stdlib.h>
 #include <string.h>
 #include <uv.h>
@@ -17,6 +18,7 @@
 #include "agent/os/profile.h"
 #include "agent/os/stacks.h"
 #include "agent/os/triage.h"
+#include "agent/worker_output.h"
 #include "common/buf.h"
 #include "common/port.h"
 #include "common/text.h"
@@ -116,60 +118,44 @@ static void wait_until(uint64_t mono_us)
         ;
 }
 
-static int write_all(int fd, const void *data, size_t size_bytes)
+int worker_check_process(const struct os_process *then, struct os_process *now, struct failure *f)
 {
-    const char *at = data;
-    while (size_bytes > 0) {
-        uv_fs_t request;
-        size_t some = size_bytes < 65536 ? size_bytes : 65536;
-        uv_buf_t piece = uv_buf_init((char *)at, (unsigned)some);
-        int n = uv_fs_write(NULL, &request, fd, &piece, 1, -1, NULL);
-        uv_fs_req_cleanup(&request);
-        if (n == UV_EINTR)
-            continue;
-        if (n <= 0)
-            return ERR_IO;
-        at += n;
-        size_bytes -= (size_t)n;
-    }
+    int e = os_process_get("", then->pid, now, f);
+    if (e)
+        return e;
+    if (now->start_ticks != then->start_ticks)
+        return fail(f, ERR_GONE, "process %u has ended", then->pid);
+    bool is_seen = then->exe_inode && now->exe_inode;
+    if (is_seen && (now->exe_inode != then->exe_inode || now->exe_device != then->exe_device))
+        return fail(f, ERR_GONE, "process %u is another program now: '%s', no longer '%s'",
+                    then->pid, now->name, then->name);
     return 0;
 }
 
-static int write_chunk(int fd, enum broker_chunk_type type, struct span bytes, struct failure *f)
+static int take_one(const struct worker_job *job, const struct os_take *take,
+                    struct os_result *result, struct failure *f)
 {
-    struct broker_chunk head = {BROKER_MAGIC, type, (uint32_t)bytes.size_bytes};
-    if (write_all(fd, &head, sizeof head) || write_all(fd, bytes.data, bytes.size_bytes))
-        return fail(f, ERR_CLOSED, "cannot hand over the evidence");
-    return 0;
-}
-
-static int begin_file(void *context, const char *ending, struct failure *f)
-{
-    const struct worker_job *job = context;
-    struct broker_file file = {{0}, {0}};
-    text_copy(file.ending, sizeof file.ending, ending);
-    return write_chunk(job->output_fd, BROKER_CHUNK_FILE, span_of(&file, sizeof file), f);
-}
-
-static int write_bytes(void *context, struct span bytes, struct failure *f)
-{
-    const struct worker_job *job = context;
-    while (bytes.size_bytes > 0) {
-        size_t some =
-            bytes.size_bytes < BROKER_CHUNK_MAX ? bytes.size_bytes : (size_t)BROKER_CHUNK_MAX;
-        int e = write_chunk(job->output_fd, BROKER_CHUNK_DATA, span_of(bytes.data, some), f);
-        if (e)
-            return e;
-        bytes = span_of(bytes.data + some, bytes.size_bytes - some);
-    }
-    return 0;
+    struct worker_output output;
+    struct os_process now;
+    /* A process that is held by a core with allow_pause waits for every rest: then none. */
+    uint32_t cpu_percent = take->allow_pause ? 0 : job->cpu_percent;
+    int e = worker_output_open(&output, job->output_fd, cpu_percent, f);
+    if (e)
+        return e;
+    struct os_output out = worker_output_of(&output);
+    e = worker_check_process(&take->process, &now, f);
+    if (!e)
+        e = worker_take(job->run.kind, take, &out, result, f);
+    if (!e)
+        e = worker_output_end(&output, f);
+    worker_output_close(&output);
+    return e;
 }
 
 static void work(const struct worker_job *job, struct worker_outcome *outcome)
 {
     struct failure f = {0};
     const struct broker_run *run = &job->run;
-    struct os_output out = {begin_file, write_bytes, (void *)job};
     struct os_take take = {.process = job->process,
                            .pause_max_us = run->pause_max_us,
                            .live = run->live,
@@ -182,7 +168,7 @@ static void work(const struct worker_job *job, struct worker_outcome *outcome)
         wait_until(run->at_mono_us);
     outcome->result.began_mono_us = port_mono_us();
     take.deadline_mono_us = outcome->result.began_mono_us + run->deadline_us;
-    outcome->error = worker_take(run->kind, &take, &out, &outcome->result.taken, &f);
+    outcome->error = take_one(job, &take, &outcome->result.taken, &f);
     if (outcome->error)
         text_copy(outcome->text, sizeof outcome->text, f.text);
 }
@@ -193,9 +179,11 @@ int worker_main(void *context)
     struct worker_outcome *outcome = calloc(1, sizeof *outcome);
     if (!outcome)
         return 1;
+    signal(SIGPIPE, SIG_IGN); /* an agent that is gone is an error like others: we tidy up */
     os_be_nice();
     work(job, outcome);
-    int e = write_all(job->result_fd, outcome, sizeof *outcome);
+    int e =
+        worker_output_write_all(job->result_fd, span_of(outcome, sizeof *outcome), span_of("", 0));
     free(outcome);
     return e ? 1 : 0;
 }

@@ -13,8 +13,9 @@ struct worker_job {
     struct broker_run run;
     struct os_process process;
     struct os_costs costs;
-    int output_fd; /* evidence goes here, as chunks */
-    int result_fd; /* one struct worker_outcome goes here, last */
+    uint32_t cpu_percent; /* of one core, for what is packed; 0: no limit */
+    int output_fd;        /* evidence goes here, as chunks */
+    int result_fd;        /* one struct worker_outcome goes here, last */
 };
 
 struct worker_outcome {
@@ -25,6 +26,9 @@ struct worker_outcome {
 
 /* Whether a kind is taken by a worker ("triage", "stacks", "logs"). */
 bool worker_knows(const char *kind);
+/* Whether the process `then` is still the same one and runs the same program; *now is how it is
+ * now. ERR_GONE with a sentence: it ended, or executed another program (execve(2)). */
+int worker_check_process(const struct os_process *then, struct os_process *now, struct failure *f);
 /* Takes one kind, in this process: what worker_main() does, for tests and benchmarks.
  * ERR_UNSUPPORTED: not a known kind. */
 int worker_take(const char *kind, const struct os_take *take, const struct os_output *out,

@@ -26,4 +26,12 @@ int os_mini_capture(const struct os_take *take, const struct os_output *out,
 int os_core_capture(const struct os_take *take, const struct os_output *out,
                     struct os_result *result, struct failure *f);
 
+/*
+ * What a worker left behind in a process when it was killed in the middle of a core: a copy of it
+ * that has ended and that nobody reaps. `born_after_ticks`: when that worker started (unit of
+ * os_process.start_ticks). Called in a worker of its own. 0: nothing is left; ERR_GONE: the process
+ * has ended, and so has all that was left; ERR_TIMEOUT, ERR_DENIED with what stays.
+ */
+int os_tidy(const struct os_process *process, uint64_t born_after_ticks, struct failure *f);
+
 #endif

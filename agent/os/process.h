@@ -14,12 +14,14 @@
 
 #define OS_PROCESS_NAME_SIZE 64
 
-/* A process as found. It is the same one later iff pid and start_ticks are equal. */
+/* A process as found. It is the same one later iff pid and start_ticks are equal; the same program
+ * iff the executable is, too. */
 struct os_process {
     uint32_t pid;
     uint64_t start_ticks; /* Linux: field 22 of /proc/PID/stat */
     uint32_t uid;
     uint32_t threads;
+    uint64_t exe_device, exe_inode;  /* both 0: not ours to see */
     char name[OS_PROCESS_NAME_SIZE]; /* comm, or the executable's base name when comm is cut */
 };
 

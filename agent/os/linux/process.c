@@ -50,12 +50,25 @@ static uint32_t read_uid(const char *root, uint32_t pid)
     return stat(path, &st) == 0 ? st.st_uid : UINT32_MAX;
 }
 
+/* Left 0 where we may not look. */
+static void read_executable(const char *root, uint32_t pid, struct os_process *out)
+{
+    char path[PROC_PATH_SIZE];
+    struct stat st;
+    proc_path(path, root, pid, "exe");
+    if (root[0] != '\0' || stat(path, &st) != 0)
+        return; /* a recorded tree: its links point into ours */
+    out->exe_device = st.st_dev;
+    out->exe_inode = st.st_ino;
+}
+
 static void fill(const char *root, const struct proc_stat *stat, struct os_process *out)
 {
     *out = (struct os_process){.pid = stat->pid,
                                .start_ticks = stat->start_ticks,
                                .threads = stat->threads,
                                .uid = read_uid(root, stat->pid)};
+    read_executable(root, stat->pid, out);
     proc_full_name(root, stat->pid, stat->name, out->name);
 }
 

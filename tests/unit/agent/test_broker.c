@@ -14,6 +14,7 @@
 #include <unistd.h>
 
 #include "agent/broker_wire.h"
+#include "agent/capture_chunks.h"
 #include "agent/os/privilege.h"
 #include "common/text.h"
 #include "tests/check.h"
@@ -78,25 +79,80 @@ static struct os_process victim_of(struct bench *b)
     return process;
 }
 
-static int run(struct bench *b, const char *kind, uint64_t start_ticks, uint32_t pause_us,
-               char *out, size_t size_bytes)
+/* What came through the pipe: files' endings in `endings`, all of their bytes in `out`. */
+struct got {
+    char *out;
+    size_t used, size_bytes;
+    char endings[64];
+};
+
+static int on_file(void *context, const struct broker_file *file, struct failure *f)
 {
-    int ends[2];
+    struct got *got = context;
+    size_t used = strlen(got->endings);
+    snprintf(got->endings + used, sizeof got->endings - used, "%s ", file->ending);
+    (void)f;
+    return 0;
+}
+
+static int on_data(void *context, struct span bytes, struct failure *f)
+{
+    struct got *got = context;
+    (void)f;
+    for (size_t i = 0; i < bytes.size_bytes && got->used + 1 < got->size_bytes; i++)
+        got->out[got->used++] = (char)bytes.data[i];
+    return 0;
+}
+
+static const struct capture_chunks_events chunk_events = {on_file, on_data};
+
+static void read_chunks(int fd, struct got *got)
+{
+    static char buffer[65536];
+    struct capture_chunks chunks = {0};
+    struct failure f = {0};
+    ssize_t n;
+    while ((n = read(fd, buffer, sizeof buffer)) > 0)
+        CHECK_EQ_INT(
+            capture_chunks_feed(&chunks, span_of(buffer, (size_t)n), &chunk_events, got, &f), 0);
+    CHECK_EQ_INT(capture_chunks_end(&chunks, &f), 0);
+    got->out[got->used] = '\0';
+}
+
+static void fill_run(struct bench *b, const char *kind)
+{
     struct broker_run *r = &b->request.body.run;
-    REQUIRE(pipe(ends) == 0);
+    struct os_process victim = victim_of(b);
     memset(&b->request.body, 0, sizeof b->request.body);
     snprintf(r->kind, sizeof r->kind, "%s", kind);
     r->order = b->request.id + 1;
     r->pid = (uint32_t)b->victim;
-    r->start_ticks = start_ticks;
-    r->pause_max_us = pause_us;
+    r->start_ticks = victim.start_ticks;
+    r->exe_device = victim.exe_device;
+    r->exe_inode = victim.exe_inode;
+    r->pause_max_us = 50000;
     r->deadline_us = 10000000;
+}
+
+static int send_run(struct bench *b, char *out, size_t size_bytes)
+{
+    int ends[2];
+    struct got got = {out, 0, size_bytes, ""};
+    REQUIRE(pipe(ends) == 0);
     int e = ask(b, BROKER_RUN, ends[1]);
     close(ends[1]);
-    ssize_t n = read(ends[0], out, size_bytes - 1);
-    out[n > 0 ? n : 0] = '\0';
+    read_chunks(ends[0], &got);
     close(ends[0]);
     return e;
+}
+
+static int run(struct bench *b, const char *kind, uint64_t start_ticks, uint32_t pause_us,
+               char *out, size_t size_bytes)
+{
+    fill_run(b, kind);
+    b->request.body.run.start_ticks = start_ticks;
+    b->request.body.run.pause_max_us = pause_us;
+    return send_run(b, out, size_bytes);
 }
 
 TEST(a_process_is_found_by_name)
@@ -153,6 +209,61 @@ TEST(the_policy_counts_in_the_broker_itself)
     CHECK_EQ_INT(run(b, "triage", start, 50000, text, sizeof text), 0);
     chmod(b->policy, 0666);
     CHECK_EQ_INT(run(b, "triage", start, 50000, text, sizeof text), ERR_REFUSED);
+    close_bench(b);
+}
+
+TEST(another_program_in_the_same_process_is_gone)
+{
+    struct bench *b = open_bench("");
+    char text[64];
+    fill_run(b, "triage");
+    CHECK(b->request.body.run.exe_inode != 0);
+    b->request.body.run.exe_inode++;
+    CHECK_EQ_INT(send_run(b, text, sizeof text), ERR_GONE);
+    CHECK(strstr(b->reply.text, "is another program now: 'sleep'") != NULL);
+    fill_run(b, "triage"); /* not seen before: not compared */
+    b->request.body.run.exe_device = b->request.body.run.exe_inode = 0;
+    CHECK_EQ_INT(send_run(b, text, sizeof text), 0);
+    close_bench(b);
+}
+
+TEST(a_long_pause_needs_a_word_of_the_order_and_the_owner)
+{
+    struct bench *b = open_bench("pause-max = 400ms\n");
+    char text[4096];
+    fill_run(b, "triage");
+    b->request.body.run.pause_max_us = 300000;
+    CHECK_EQ_INT(send_run(b, text, sizeof text), ERR_REFUSED);
+    CHECK_EQ_STR(b->reply.text, "a process could be held for 300 ms, the limit is 250 ms: only "
+                                "--allow-pause goes beyond it");
+    fill_run(b, "triage");
+    b->request.body.run.pause_max_us = 300000;
+    b->request.body.run.allow_pause = true;
+    CHECK_EQ_INT(send_run(b, text, sizeof text), 0);
+    close_bench(b);
+    b = open_bench("allow-pause = no\n");
+    fill_run(b, "triage");
+    CHECK_EQ_INT(send_run(b, text, sizeof text), 0);
+    fill_run(b, "triage");
+    b->request.body.run.allow_pause = true;
+    CHECK_EQ_INT(send_run(b, text, sizeof text), ERR_REFUSED);
+    CHECK(strstr(b->reply.text, "this host's policy does not allow --allow-pause") != NULL);
+    close_bench(b);
+}
+
+TEST(a_deadline_has_bounds)
+{
+    struct bench *b = open_bench("");
+    char text[4096];
+    const uint64_t bad[] = {0, BROKER_DEADLINE_MIN_US - 1, BROKER_DEADLINE_MAX_US + 1, UINT64_MAX};
+    for (size_t i = 0; i < sizeof bad / sizeof bad[0]; i++) {
+        fill_run(b, "triage");
+        b->request.body.run.deadline_us = bad[i];
+        CHECK_EQ_INT(send_run(b, text, sizeof text), ERR_INVALID);
+    }
+    fill_run(b, "triage");
+    b->request.body.run.deadline_us = BROKER_DEADLINE_MAX_US;
+    CHECK_EQ_INT(send_run(b, text, sizeof text), 0);
     close_bench(b);
 }
 

@@ -106,11 +106,11 @@ TEST(an_unknown_kind_is_named)
 {
     struct kit *k = kit_open();
     kit_connect(k, 0, 0);
-    kit_order(k, 1, "events,core", "", 0);
+    kit_order(k, 1, "events,soul", "", 0);
     kit_settle(k);
     CHECK_EQ_INT(kit_seal_all(k), 1);
     REQUIRE(kit_wait_verdict(k, 1, trawl_v1_State_PARTIAL));
-    CHECK(strstr(kit_verdict(k, 1)->reason, "kind 'core' is not known to this agent") != NULL);
+    CHECK(strstr(kit_verdict(k, 1)->reason, "kind 'soul' is not known to this agent") != NULL);
     kit_close(k);
 }
 
@@ -305,5 +305,200 @@ TEST(an_artifact_that_cannot_be_delivered_is_named)
     CHECK_EQ_INT(kit_seal_all(k), 1);
     REQUIRE(kit_wait_verdict(k, 1, trawl_v1_State_PARTIAL));
     CHECK(strstr(kit_verdict(k, 1)->reason, "not of this incident") != NULL);
+    kit_close(k);
+}
+
+/* ---- several files, hostile workers ---- */
+
+static int load_all(struct kit *k, trawl_v1_Artifact *out, int max)
+{
+    struct capture_artifact a;
+    struct failure f = {0};
+    int count = 0;
+    while (count < max && capture_peek_artifact(k->capture, &a) == 0) {
+        REQUIRE(evidence_load(a.directory, a.no, &out[count++], &f) == 0);
+        f.code = 0;
+        capture_artifact_ended(k->capture, &a, &f);
+    }
+    return count;
+}
+
+static void wait_artifact(struct kit *k)
+{
+    struct capture_artifact a;
+    for (int i = 0; i < 100 && capture_peek_artifact(k->capture, &a); i++)
+        kit_settle(k);
+}
+
+TEST(every_file_of_a_kind_is_an_artifact)
+{
+    struct kit *k = kit_open();
+    static trawl_v1_Artifact meta[8];
+    kit_connect(k, 0, 0);
+    kit_order(k, 1, "stacks,events", "", PID_MANY);
+    for (int i = 0; i < 20; i++)
+        kit_settle(k);
+    REQUIRE(load_all(k, meta, 8) == 3);
+    CHECK_EQ_STR(meta[0].file, "stacks-victim-102.txt");
+    CHECK_EQ_STR(meta[1].file, "stacks-victim-102.json"); /* the empty one between is left out */
+    CHECK_EQ_STR(meta[2].file, "events.jsonl");
+    CHECK_EQ_INT(meta[0].stacks_count, 1);
+    CHECK_EQ_INT(meta[1].stacks_count, 0);
+    for (int i = 0; i < 2; i++) {
+        CHECK_EQ_STR(meta[i].kind, "stacks");
+        CHECK(meta[i].paused && meta[i].pause_us == 500);
+        CHECK_EQ_INT(meta[i].sha256.size, 32);
+    }
+    CHECK(meta[0].no < meta[1].no && meta[1].no < meta[2].no);
+    REQUIRE(kit_wait_verdict(k, 1, trawl_v1_State_DONE));
+    CHECK_EQ_INT(k->message.body.verdict.processes, 1);
+    kit_close(k);
+}
+
+TEST(a_bad_verdict_drops_every_file)
+{
+    struct kit *k = kit_open();
+    struct capture_artifact a;
+    kit_connect(k, 0, 0);
+    kit_order(k, 1, "stacks", "", PID_BROKEN);
+    REQUIRE(kit_wait_verdict(k, 1, trawl_v1_State_FAILED));
+    CHECK(strstr(kit_verdict(k, 1)->reason, "the worker could not go on") != NULL);
+    CHECK(capture_peek_artifact(k->capture, &a) != 0);
+    kit_order(k, 2, "stacks", "one", 0); /* their numbers are given out again */
+    wait_artifact(k);
+    REQUIRE(capture_peek_artifact(k->capture, &a) == 0);
+    CHECK_EQ_INT(a.no, 1);
+    kit_close(k);
+}
+
+TEST(a_worker_that_writes_something_else_is_not_believed)
+{
+    struct kit *k = kit_open();
+    struct capture_artifact a;
+    kit_connect(k, 0, 0);
+    kit_order(k, 1, "stacks", "", PID_LIAR);
+    REQUIRE(kit_wait_verdict(k, 1, trawl_v1_State_FAILED));
+    CHECK(strstr(kit_verdict(k, 1)->reason, "the worker wrote something that is no chunk") != NULL);
+    CHECK(capture_peek_artifact(k->capture, &a) != 0);
+    kit_order(k, 2, "stacks", "one", 0);
+    wait_artifact(k);
+    CHECK_EQ_INT(kit_seal_all(k), 1);
+    REQUIRE(kit_wait_verdict(k, 2, trawl_v1_State_DONE));
+    kit_close(k);
+}
+
+/* ---- options of an order ---- */
+
+static trawl_v1_CollectorMessage order_with(uint64_t number, const char *kind, uint32_t pid)
+{
+    trawl_v1_CollectorMessage m = {.which_body = trawl_v1_CollectorMessage_order_tag};
+    trawl_v1_Order *o = &m.body.order;
+    o->order = number;
+    snprintf(o->incident, sizeof o->incident, "INC-1");
+    snprintf(o->what[o->what_count++], sizeof o->what[0], "%s", kind);
+    o->has_process = true;
+    o->process.pid = pid;
+    o->pause_max_us = 50000;
+    o->expires_in_us = 3600000000;
+    return m;
+}
+
+TEST(a_long_pause_is_refused_unless_the_order_says_so)
+{
+    struct kit *k = kit_open();
+    kit_connect(k, 0, 0);
+    trawl_v1_CollectorMessage m = order_with(1, "stacks", PID_FINE);
+    m.body.order.pause_max_us = 251000;
+    kit_say(k, &m);
+    REQUIRE(kit_wait_verdict(k, 1, trawl_v1_State_REFUSED));
+    CHECK_EQ_STR(kit_verdict(k, 1)->reason, "a process could be held for 251 ms, the limit is 250 "
+                                            "ms: only --allow-pause goes beyond it");
+    m.body.order.order = 2;
+    m.body.order.allow_pause = true;
+    kit_say(k, &m);
+    wait_artifact(k);
+    CHECK_EQ_INT(kit_seal_all(k), 1);
+    REQUIRE(kit_wait_verdict(k, 2, trawl_v1_State_DONE));
+    k->policy.allow_pause = false;
+    m.body.order.order = 3;
+    kit_say(k, &m);
+    REQUIRE(kit_wait_verdict(k, 3, trawl_v1_State_REFUSED));
+    CHECK(strstr(kit_verdict(k, 3)->reason, "policy does not allow --allow-pause") != NULL);
+    kit_close(k);
+}
+
+TEST(what_is_refused_stays_refused_without_fallback)
+{
+    struct kit *k = kit_open();
+    kit_connect(k, 0, 0);
+    trawl_v1_CollectorMessage m = order_with(1, "mini", PID_REFUSED);
+    kit_say(k, &m);
+    REQUIRE(kit_wait_verdict(k, 1, trawl_v1_State_REFUSED));
+    CHECK_EQ_STR(kit_verdict(k, 1)->reason,
+                 "mini of victim (666): pause would be 84 ms, limit 50 ms");
+    kit_close(k);
+}
+
+TEST(the_next_lesser_kind_is_taken_when_the_order_allows_it)
+{
+    struct kit *k = kit_open();
+    static trawl_v1_Artifact meta[8];
+    kit_connect(k, 0, 0);
+    /* This process gives triage only. */
+    trawl_v1_CollectorMessage m = order_with(1, "core", PID_REFUSED);
+    m.body.order.fallback = true;
+    kit_say(k, &m);
+    wait_artifact(k);
+    REQUIRE(load_all(k, meta, 8) == 1);
+    CHECK_EQ_STR(meta[0].kind, "triage");
+    CHECK_EQ_STR(meta[0].missing, "instead of core: pause would be 84 ms, limit 50 ms");
+    REQUIRE(kit_wait_verdict(k, 1, trawl_v1_State_PARTIAL));
+    CHECK_EQ_STR(kit_verdict(k, 1)->reason, "core of victim (666): pause would be 84 ms, limit 50 "
+                                            "ms; triage was taken instead");
+    kit_close(k);
+}
+
+TEST(what_was_asked_for_anyway_is_not_taken_twice)
+{
+    struct kit *k = kit_open();
+    kit_connect(k, 0, 0);
+    trawl_v1_CollectorMessage m = order_with(1, "core", PID_REFUSED);
+    m.body.order.fallback = true;
+    snprintf(m.body.order.what[m.body.order.what_count++], 16, "triage");
+    kit_say(k, &m);
+    wait_artifact(k);
+    for (int i = 0; i < 20; i++)
+        kit_settle(k);
+    CHECK_EQ_INT(kit_seal_all(k), 1);
+    REQUIRE(kit_wait_verdict(k, 1, trawl_v1_State_PARTIAL));
+    CHECK(strstr(kit_verdict(k, 1)->reason, "core of victim (666): pause would be") != NULL);
+    CHECK(strstr(kit_verdict(k, 1)->reason, "taken instead") == NULL);
+    kit_close(k);
+}
+
+TEST(a_kind_that_the_owner_forbids_may_fall_back_too)
+{
+    struct kit *k = kit_open();
+    static trawl_v1_Artifact meta[8];
+    kit_connect(k, 0, 0);
+    snprintf(k->policy.kinds, sizeof k->policy.kinds, "stacks0,triage");
+    trawl_v1_CollectorMessage m = order_with(1, "mini", PID_FINE);
+    m.body.order.fallback = true;
+    kit_say(k, &m);
+    wait_artifact(k);
+    REQUIRE(load_all(k, meta, 8) == 1);
+    CHECK_EQ_STR(meta[0].kind, "stacks0");
+    CHECK_EQ_STR(meta[0].missing, "instead of mini: this host's policy does not allow kind 'mini'");
+    kit_close(k);
+}
+
+TEST(a_process_that_ended_has_no_lesser_kind)
+{
+    struct kit *k = kit_open();
+    kit_connect(k, 0, 0);
+    trawl_v1_CollectorMessage m = order_with(1, "mini", PID_GONE);
+    m.body.order.fallback = true;
+    kit_say(k, &m);
+    REQUIRE(kit_wait_verdict(k, 1, trawl_v1_State_GONE));
     kit_close(k);
 }

@@ -7,6 +7,8 @@
 
 #include "common/zip.h"
 
+#include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "tests/check.h"
@@ -208,4 +210,132 @@ TEST(without_memory_nothing_is_appended)
     CHECK_EQ_INT(plain.size_bytes, 0);
     buf_done(&plain);
     buf_done(&packed);
+}
+
+/* ---- streams ---- */
+
+#define STREAM_BYTES ((size_t)40 << 20) /* more than two frames */
+
+struct sink {
+    struct buf packed;
+    size_t largest;
+    int refuse_after; /* writes; negative: never */
+};
+
+static int take_packed(void *context, struct span packed)
+{
+    struct sink *sink = context;
+    if (sink->refuse_after == 0)
+        return ERR_CLOSED;
+    sink->refuse_after -= sink->refuse_after > 0;
+    if (packed.size_bytes > sink->largest)
+        sink->largest = packed.size_bytes;
+    return buf_append_span(&sink->packed, packed);
+}
+
+static struct zip_stream *open_stream(struct sink *sink)
+{
+    struct zip_stream *stream;
+    *sink = (struct sink){.refuse_after = -1};
+    buf_init(&sink->packed, 2 * STREAM_BYTES);
+    REQUIRE(zip_stream_open(&stream, 1, take_packed, sink) == 0);
+    return stream;
+}
+
+/* The bytes of the first frame (RFC 8878, 3.1.1): head, blocks up to the last, checksum. */
+static size_t frame_bytes(const uint8_t *data, size_t size_bytes)
+{
+    REQUIRE(size_bytes > 6 && data[0] == 0x28 && data[1] == 0xB5 && data[2] == 0x2F &&
+            data[3] == 0xFD);
+    CHECK((data[4] & 0x04) != 0); /* the checksum is there */
+    CHECK((data[4] & 0x03) == 0); /* no dictionary */
+    /* Then one byte: the window, 1 MiB at most, or, of the empty frame, its size. */
+    CHECK_EQ_INT(data[4] >> 6, 0);
+    CHECK((data[4] & 0x20) ? data[5] == 0 : data[5] <= (20 - 10) << 3);
+    size_t at = 6;
+    for (;;) {
+        REQUIRE(at + 3 <= size_bytes);
+        uint32_t head = data[at] | (uint32_t)data[at + 1] << 8 | (uint32_t)data[at + 2] << 16;
+        at += 3 + ((head >> 1 & 3) == 1 ? 1 : head >> 3);
+        if (head & 1)
+            return at + 4;
+    }
+}
+
+/* Unpacks frame by frame and compares with what noise() gives. */
+static size_t unpack_all(const struct buf *packed, const uint8_t *wanted, size_t *frames)
+{
+    struct buf plain;
+    size_t at = 0, done = 0;
+    buf_init(&plain, ZIP_STREAM_FRAME_BYTES);
+    for (*frames = 0; at < packed->size_bytes; ++*frames) {
+        size_t size = frame_bytes(packed->data + at, packed->size_bytes - at);
+        REQUIRE(at + size <= packed->size_bytes);
+        buf_clear(&plain);
+        REQUIRE(zip_unpack(span_of(packed->data + at, size), &plain) == 0);
+        CHECK_EQ_MEM(plain.data, wanted + done, plain.size_bytes);
+        done += plain.size_bytes;
+        at += size;
+    }
+    buf_done(&plain);
+    return done;
+}
+
+TEST(a_stream_gives_frames_that_come_back_the_same)
+{
+    struct sink sink;
+    size_t frames;
+    struct zip_stream *stream = open_stream(&sink);
+    uint8_t *plain = malloc(STREAM_BYTES);
+    REQUIRE(plain != NULL);
+    fill_sample(plain, STREAM_BYTES);
+    for (size_t at = 0, some = 1; at < STREAM_BYTES; at += some, some = some * 3 % 1000003) {
+        if (some > STREAM_BYTES - at)
+            some = STREAM_BYTES - at;
+        REQUIRE(zip_stream_feed(stream, span_of(plain + at, some)) == 0);
+    }
+    REQUIRE(zip_stream_end(stream) == 0);
+    CHECK_EQ_INT(unpack_all(&sink.packed, plain, &frames), STREAM_BYTES);
+    CHECK_EQ_INT(frames, 3);
+    CHECK(sink.packed.size_bytes < STREAM_BYTES / 2);
+    CHECK(sink.largest <= ZIP_STREAM_OUT_BYTES);
+    CHECK(zip_stream_memory_bytes(stream) < (size_t)4 << 20);
+    printf("      a stream holds %zu KiB\n", zip_stream_memory_bytes(stream) >> 10);
+    zip_stream_close(stream);
+    buf_done(&sink.packed);
+    free(plain);
+}
+
+TEST(a_stream_of_nothing_is_one_empty_frame)
+{
+    struct sink sink;
+    size_t frames;
+    struct zip_stream *stream = open_stream(&sink);
+    CHECK_EQ_INT(sink.packed.size_bytes, 0);
+    CHECK_EQ_INT(zip_stream_end(stream), 0);
+    CHECK_EQ_INT(unpack_all(&sink.packed, sample, &frames), 0);
+    CHECK_EQ_INT(frames, 1);
+    size_t size = sink.packed.size_bytes;
+    CHECK_EQ_INT(zip_stream_end(stream), 0); /* nothing more to end */
+    CHECK_EQ_INT(sink.packed.size_bytes, size);
+    zip_stream_close(stream);
+    zip_stream_close(NULL);
+    buf_done(&sink.packed);
+}
+
+TEST(a_stream_ends_with_its_reader)
+{
+    struct sink sink;
+    uint8_t noise[65536];
+    uint32_t state = 7;
+    for (size_t i = 0; i < sizeof noise; i++)
+        noise[i] = (uint8_t)((state = state * 1664525 + 1013904223) >> 24);
+    struct zip_stream *stream = open_stream(&sink);
+    sink.refuse_after = 1;
+    int e = 0;
+    for (int i = 0; i < 100 && !e; i++)
+        e = zip_stream_feed(stream, span_of(noise, sizeof noise));
+    CHECK_EQ_INT(e, ERR_CLOSED);
+    zip_stream_close(stream);
+    buf_done(&sink.packed);
 }
