@@ -143,6 +143,9 @@ static int put_status(struct buf *out, const struct core_thread *thread)
     status.pr_sigpend = thread->pending;
     status.pr_sighold = thread->blocked;
     status.pr_pid = thread->tid;
+    status.pr_ppid = thread->process->parent;
+    status.pr_pgrp = thread->process->group;
+    status.pr_sid = thread->process->session;
     status.pr_fpvalid = thread->fp != NULL;
     _Static_assert(sizeof status.pr_reg == sizeof *thread->regs, "the kernel's order of registers");
     memcpy(&status.pr_reg, thread->regs, sizeof status.pr_reg);

@@ -22,8 +22,17 @@
 #define CORE_PAGE 4096u
 #define CORE_ARGUMENTS_SIZE 80 /* struct elf_prpsinfo */
 
+struct core_process {
+    pid_t pid, parent, group, session;
+    uint32_t uid, gid;
+    char state; /* R S D T t Z */
+    char name[16];
+    char arguments[CORE_ARGUMENTS_SIZE];
+};
+
 /* One thread. Pointers are borrowed; NULL: not known, and then there is no note of it. */
 struct core_thread {
+    const struct core_process *process;
     pid_t tid;
     int signal; /* that it is stopped by; 0: none */
     uint64_t pending, blocked;
@@ -31,14 +40,6 @@ struct core_thread {
     const siginfo_t *info;
     const struct user_fpregs_struct *fp;
     struct span xstate; /* empty: none */
-};
-
-struct core_process {
-    pid_t pid, parent, group, session;
-    uint32_t uid, gid;
-    char state; /* R S D T t Z */
-    char name[16];
-    char arguments[CORE_ARGUMENTS_SIZE];
 };
 
 /*

@@ -177,23 +177,33 @@ static int core_held(struct dump *d, struct failure *f)
 
 /* ---- the choice ---- */
 
+/* As if nothing had been: the process may have been held, and a stop is for one hold. */
+static int open_again(struct dump *d, struct failure *f)
+{
+    const struct os_take *take = d->take;
+    const struct os_output *out = d->out;
+    struct os_result *result = d->result;
+    dump_close(d);
+    int rc = dump_open(d, take, out, result, f);
+    return rc ? rc : areas_read(&d->areas, d->process.pid, f);
+}
+
 static int core_frozen(struct dump *d, struct failure *f)
 {
     bool impossible = false;
     struct failure cause = {0, ""};
     int rc = dump_core_snapshot(d, &impossible, &cause);
-    if (rc == 0 || !impossible) {
-        if (rc && f)
-            *f = cause;
-        return rc;
+    if (rc && impossible && d->take->allow_pause) {
+        rc = open_again(d, f);
+        os_result_miss(d->result, "nothing, but the process was held: %s", cause.text);
+        return rc ? rc : core_held(d, f);
     }
-    if (!d->take->allow_pause)
-        return fail(f, rc,
-                    "%s: --live takes a core without a snapshot, --allow-pause one while the "
-                    "process stands still",
-                    cause.text);
-    os_result_miss(d->result, "no snapshot (%s): the process was held meanwhile", cause.text);
-    return core_held(d, f);
+    if (rc && impossible)
+        return fail(f, rc, "%s%s, --allow-pause one while the process stands still", cause.text,
+                    strstr(cause.text, "--live") ? "" : "; --live takes a core without a snapshot");
+    if (rc && f)
+        *f = cause;
+    return rc;
 }
 
 int os_core_capture(const struct os_take *take, const struct os_output *out,
@@ -210,8 +220,8 @@ int os_core_capture(const struct os_take *take, const struct os_output *out,
         rc = areas_read(&d->areas, d->process.pid, f);
         if (rc == 0)
             rc = order.live ? core_live(d, f) : core_frozen(d, f);
-        dump_close(d);
     }
+    dump_close(d);
     free(d);
     return rc;
 }

@@ -71,17 +71,20 @@ struct dump {
     size_t stacks_missed, stacks_cut; /* threads whose stack had no room, or not all of it */
 };
 
-/* Opens, reads maps, auxv and who the process is, makes room for the threads. */
+/* Opens, reads maps, auxv and who the process is, makes room for the threads. dump_close() is due
+ * also after a failure. */
 int dump_open(struct dump *d, const struct os_take *take, const struct os_output *out,
               struct os_result *result, struct failure *f);
 void dump_close(struct dump *d);
 /* What holding it costs that copies so much, besides. */
 uint64_t dump_predict_us(const struct dump *d, uint64_t copy_bytes);
+/* Whether what is mapped there belongs into a dump at all. */
+bool dump_may_copy(const struct dump *d, const struct map *map);
 /* Fills the result from the stop: times, threads, who was missed. */
 void dump_note_threads(struct dump *d);
 /* The text of a failure that happened while the process was held. */
 int dump_fail_held(const struct dump *d, int rc, struct failure *cause, struct failure *f);
-/* The greater of the two, as "64.0 MiB", into a text of 32 bytes. */
+/* "64.0 MiB WHAT" is missing. */
 void dump_note_bytes(struct dump *d, uint64_t bytes, const char *what);
 
 /* ---- what a debugger cannot do without ---- */

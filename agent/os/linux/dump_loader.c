@@ -24,8 +24,10 @@
 #define RELRO_BYTES (256u << 10)    /* data that became read-only */
 #define RED_ZONE 128u
 #define TLS_BELOW SEGMENTS_PAGE /* blocks lie below the thread pointer (ELF TLS, variant II) */
-#define TLS_ABOVE 2560u         /* glibc's struct pthread above it */
-#define WORDS_MAX 65536u        /* looked at on stacks and in registers, all threads */
+#define TLS_THREADS_MANY 256u   /* of so many, only the page of the thread pointer */
+#define TLS_ABOVE_MANY 1u
+#define TLS_ABOVE 2560u  /* glibc's struct pthread above it */
+#define WORDS_MAX 65536u /* looked at on stacks and in registers, all threads */
 #define WORDS_OF_THREAD_MAX 1024u
 #define WORDS_POINTED 32u /* looked at behind a pointer: 256 bytes */
 #define TIME_WORDS 256u   /* the clock is asked so often */
@@ -83,7 +85,8 @@ static uint64_t find_list(const struct dump *d, uint64_t dynamic, uint64_t bytes
 
 static void want(struct dump *d, uint64_t start, uint64_t bytes, size_t pages_max)
 {
-    if (bytes <= SMALL_FILE_BYTES && start <= UINT64_MAX - bytes)
+    const struct map *map = maps_find(&d->maps, start);
+    if (map && dump_may_copy(d, map) && bytes <= SMALL_FILE_BYTES && start <= UINT64_MAX - bytes)
         copies_want_range(&d->copies, start, start + bytes, pages_max);
 }
 
@@ -114,7 +117,7 @@ static bool is_small_data(const struct dump *d, const struct map *map)
 {
     uint64_t bytes = map->end - map->start;
     const char *path = maps_path(&d->maps, map);
-    if (map->shared || !map->readable || segment_content(&d->maps, map, NULL) == SEGMENT_NOTHING)
+    if (map->shared || !dump_may_copy(d, map))
         return false;
     if (map->inode != 0 && path[0] == '/')
         return map->writable ? bytes <= SMALL_FILE_BYTES
@@ -146,7 +149,7 @@ static void want_stack(struct dump *d, const struct user_regs_struct *regs, uint
 {
     const struct map *map = maps_find(&d->maps, regs->rsp);
     uint64_t start = regs->rsp - RED_ZONE, end = start + bytes_max;
-    if (regs->rsp < SEGMENTS_PAGE || end < start)
+    if (regs->rsp < SEGMENTS_PAGE || end < start || (map && !dump_may_copy(d, map)))
         return;
     if (map && start < map->start)
         start = map->start;
@@ -163,13 +166,17 @@ static void want_stack(struct dump *d, const struct user_regs_struct *regs, uint
 void dump_want_threads(struct dump *d, uint64_t stack_bytes_max, size_t pages_max)
 {
     for (size_t i = 0; i < d->stop.count; i++) {
-        const struct stop_thread *thread = &d->stop.threads[i];
-        if (thread->state != STOP_HELD)
-            continue;
-        want_stack(d, &thread->regs, stack_bytes_max, pages_max);
-        uint64_t pointer = thread->regs.fs_base;
-        if (pointer > TLS_BELOW && pointer < UINT64_MAX - TLS_ABOVE)
-            copies_want_range(&d->copies, pointer - TLS_BELOW, pointer + TLS_ABOVE, pages_max);
+        if (d->stop.threads[i].state == STOP_HELD)
+            want_stack(d, &d->stop.threads[i].regs, stack_bytes_max, pages_max);
+    }
+    /* What there is no room for can be missed more easily here than there. */
+    for (size_t i = 0; i < d->stop.count; i++) {
+        uint64_t pointer = d->stop.threads[i].regs.fs_base;
+        bool many = d->stop.count > TLS_THREADS_MANY;
+        uint64_t below = many ? 0 : TLS_BELOW, above = many ? TLS_ABOVE_MANY : TLS_ABOVE;
+        if (d->stop.threads[i].state == STOP_HELD && pointer > below &&
+            pointer < UINT64_MAX - above)
+            copies_want_range(&d->copies, pointer - below, pointer + above, pages_max);
     }
 }
 
@@ -181,6 +188,7 @@ struct hunt {
     uint32_t words_left, to_clock;
     bool over;
     const struct map *last; /* where the last pointer led: the next often does too */
+    bool fit;               /* and whether that is worth having */
 };
 
 static bool may_go_on(struct hunt *hunt)
@@ -201,11 +209,11 @@ static bool leads_to_data(struct hunt *hunt, uint64_t word)
 {
     if (word < 65536 || word >> 47)
         return false;
-    if (!hunt->last || word < hunt->last->start || word >= hunt->last->end)
+    if (!hunt->last || word < hunt->last->start || word >= hunt->last->end) {
         hunt->last = maps_find(&hunt->d->maps, word);
-    const struct map *map = hunt->last;
-    return map && map->readable && map->writable &&
-           segment_content(&hunt->d->maps, map, NULL) != SEGMENT_NOTHING;
+        hunt->fit = hunt->last && hunt->last->writable && dump_may_copy(hunt->d, hunt->last);
+    }
+    return hunt->fit;
 }
 
 static void follow(struct hunt *hunt, uint64_t word)

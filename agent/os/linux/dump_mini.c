@@ -15,8 +15,9 @@
 
 #define POOL_PAGES (OS_MINI_BYTES_MAX / SEGMENTS_PAGE - 512) /* notes and headers need some */
 #define LOADER_PAGES (POOL_PAGES / 4)
-#define STACK_PAGES (POOL_PAGES * 3 / 4) /* with the loader's */
-#define STACK_BYTES_MIN (8u << 10)
+#define STACK_PAGES (POOL_PAGES * 7 / 8) /* with the loader's */
+#define THREADS_FEW 16
+#define STACK_BYTES_MIN (4u << 10)
 #define STACK_BYTES_MANY (64u << 10) /* each, of many threads */
 #define STACK_BYTES_FEW (1u << 20)   /* each, of a few */
 #define STACK_USED (8u << 10)        /* what a stack holds mostly, for the prediction */
@@ -28,16 +29,16 @@ struct mini {
     uint64_t stack_bytes;
 };
 
-/* The more threads, the less of each. */
-static uint64_t stack_share(size_t threads)
+/* The more threads, the less of each. A thread has a page of thread-local storage besides. */
+static uint64_t stack_share(size_t threads, size_t pages_used)
 {
-    uint64_t share =
-        (uint64_t)(STACK_PAGES - LOADER_PAGES) * SEGMENTS_PAGE / (threads ? threads : 1);
+    uint64_t share = (STACK_PAGES - pages_used) / (threads ? threads : 1) * SEGMENTS_PAGE;
+    share = share > 2 * SEGMENTS_PAGE ? share - 2 * SEGMENTS_PAGE : 0;
+    if (share > STACK_BYTES_MANY && threads > THREADS_FEW)
+        share = STACK_BYTES_MANY;
     if (share > STACK_BYTES_FEW)
-        return STACK_BYTES_FEW;
-    if (share < STACK_BYTES_MIN)
-        return STACK_BYTES_MIN;
-    return share > STACK_BYTES_MANY && threads > 16 ? STACK_BYTES_MANY : share;
+        share = STACK_BYTES_FEW;
+    return share < STACK_BYTES_MIN ? STACK_BYTES_MIN : share;
 }
 
 static int prepare(struct mini *m, struct failure *f)
@@ -47,7 +48,7 @@ static int prepare(struct mini *m, struct failure *f)
     if (rc)
         return rc;
     dump_want_loader(d, LOADER_PAGES);
-    m->stack_bytes = stack_share(d->stop.count);
+    m->stack_bytes = stack_share(d->stop.count, d->copies.count);
     uint64_t used = d->stop.count * (uint64_t)(STACK_USED + POINTED_BYTES);
     uint64_t limit_us = d->take->pause_max_us;
     used += d->copies.count * (uint64_t)SEGMENTS_PAGE;
@@ -119,10 +120,12 @@ int os_mini_capture(const struct os_take *take, const struct os_output *out,
     if (!m)
         return fail(f, ERR_NOMEM, "no memory to capture");
     int rc = dump_open(&m->d, take, out, result, f);
-    if (rc == 0) {
+    /* What its owner excludes from dumps is known from there only. */
+    if (rc == 0)
+        rc = areas_read(&m->d.areas, m->d.process.pid, f);
+    if (rc == 0)
         rc = capture(m, f);
-        dump_close(&m->d);
-    }
+    dump_close(&m->d);
     free(m);
     return rc;
 }

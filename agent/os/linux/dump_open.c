@@ -94,8 +94,6 @@ int dump_open(struct dump *d, const struct os_take *take, const struct os_output
         rc = thread_states_init(&d->states, &d->stop, f);
     if (rc == 0)
         read_auxv(d);
-    if (rc)
-        dump_close(d);
     return rc;
 }
 
@@ -117,6 +115,12 @@ uint64_t dump_predict_us(const struct dump *d, uint64_t copy_bytes)
     return costs->stop_us + d->stop.count * ((uint64_t)costs->thread_us + STATE_US) +
            copy_bytes / SEGMENTS_PAGE * costs->copy_mib_us / (MIB / SEGMENTS_PAGE) +
            (hard ? STOP_HARD_US : 0);
+}
+
+bool dump_may_copy(const struct dump *d, const struct map *map)
+{
+    return map->readable &&
+           segment_content(&d->maps, map, areas_find(&d->areas, map->start)) != SEGMENT_NOTHING;
 }
 
 void dump_note_bytes(struct dump *d, uint64_t bytes, const char *what)

@@ -159,6 +159,7 @@ static void fill_thread(const struct dump *d, size_t index, struct core_thread *
     const struct stop_thread *thread = &d->stop.threads[index];
     const struct thread_state *state = &d->states.list[index];
     *out = (struct core_thread){.tid = thread->tid,
+                                .process = &d->process,
                                 .signal = state->info.si_signo,
                                 .pending = state->pending,
                                 .blocked = state->blocked,
@@ -342,7 +343,7 @@ static void note_missing(struct writer *w)
         dump_note_bytes(d, w->unreadable_bytes, "that could not be read (zeros instead)");
     if (w->pages && w->pages->skipped_bytes > 0)
         dump_note_bytes(d, w->pages->skipped_bytes,
-                        "of reserved address space, too large to be looked through");
+                        "of address space that could not be looked through");
     if (w->shared_bytes > 0 && w->source->pid != w->source->shared_pid) {
         char size[32];
         text_put_size(w->shared_bytes, size, sizeof size);

@@ -112,13 +112,13 @@ struct page_region { /* include/uapi/linux/fs.h, Linux >= 6.7 */
     uint64_t start, end, categories;
 };
 
-/* The pages of one process; `shared_pid`: of whom shared memory is looked up (a snapshot has no
- * page tables of it). */
+/* The pages of one process. Those of shared memory are asked of its file or, without privilege, of
+ * the page tables of `shared_pid`: a snapshot has none of it. */
 struct pages {
-    pid_t pid, shared_pid;
+    pid_t pid;
     int pagemap_fd, shared_fd; /* shared_fd: pagemap of shared_pid; may equal pagemap_fd */
     bool scan;                 /* PAGEMAP_SCAN works */
-    uint64_t skipped_bytes;    /* reserved address space that was too large to be looked through */
+    uint64_t skipped_bytes;    /* address space that could not be looked through */
     /* The mapping of shared memory that is being looked through. */
     uint64_t file_start;
     int file_fd;

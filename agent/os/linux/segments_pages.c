@@ -48,17 +48,14 @@ int pages_open(struct pages *pages, pid_t pid, pid_t shared_pid, bool old_kernel
 {
     memset(pages, 0, sizeof *pages);
     pages->pid = pid;
-    pages->shared_pid = shared_pid;
     pages->file_fd = pages->known_fd = pages->shared_fd = -1;
     pages->scan = !old_kernel;
     pages->pagemap_fd = open_pagemap(pid, f);
     if (pages->pagemap_fd < 0)
         return pages->pagemap_fd;
-    pages->shared_fd = shared_pid == pid ? pages->pagemap_fd : open_pagemap(shared_pid, f);
-    int rc = pages->shared_fd < 0 ? pages->shared_fd : 0;
-    if (rc)
-        pages_close(pages);
-    return rc;
+    /* Only asked when its file cannot be; the process may have ended since its snapshot. */
+    pages->shared_fd = shared_pid == pid ? pages->pagemap_fd : open_pagemap(shared_pid, NULL);
+    return 0;
 }
 
 void pages_close(struct pages *pages)
@@ -151,6 +148,11 @@ static int look(struct pages *pages, int fd, bool shared, const struct map *map,
     pages->known_start = from;
     pages->known_end = from;
     pages->region_count = 0;
+    if (fd < 0) {
+        pages->skipped_bytes += to - from;
+        pages->known_end = to;
+        return 0;
+    }
     if (pages->scan) {
         int rc = scan(pages, fd, shared, from, to);
         if (rc != ERR_UNSUPPORTED)
@@ -220,7 +222,7 @@ static int open_shared(struct pages *pages, const struct map *map)
         return pages->file_fd;
     if (pages->file_fd >= 0)
         close(pages->file_fd);
-    snprintf(path, sizeof path, "/proc/%d/map_files/%llx-%llx", pages->shared_pid,
+    snprintf(path, sizeof path, "/proc/%d/map_files/%llx-%llx", pages->pid,
              (unsigned long long)map->start, (unsigned long long)map->end);
     pages->file_fd = open(path, O_RDONLY | O_CLOEXEC | O_NOCTTY | O_NONBLOCK);
     pages->file_start = map->start;
