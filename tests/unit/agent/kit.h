@@ -38,6 +38,7 @@
 #define PID_BROKEN 104        /* two files, then the worker says that it failed */
 #define PID_LARGE 1000000     /* + N: N KiB of noise in one file "core" */
 #define PID_LARGE_BAD 2000000 /* the same, but the worker fails at the end */
+#define PID_HUGE 3000000      /* + N: N MiB */
 
 /* One message as the collector got it. */
 struct kit_message {
@@ -137,9 +138,10 @@ static inline int kit_work(const struct broker_run *run, int out, char *text, si
     bool is_large = run->pid >= PID_LARGE;
     text[0] = '\0';
     if (is_large && strcmp(run->kind, "core") == 0) {
-        kit_large(out, run->pid % PID_LARGE);
+        bool is_huge = run->pid >= PID_HUGE, is_bad = !is_huge && run->pid >= PID_LARGE_BAD;
+        kit_large(out, run->pid % PID_LARGE * (is_huge ? 1024 : 1));
         snprintf(text, size_bytes, "the copy was killed");
-        return run->pid >= PID_LARGE_BAD ? ERR_IO : 0;
+        return is_bad ? ERR_IO : 0;
     }
     if (run->pid == PID_LIAR) {
         kit_file(out, "txt", "", "first");
