@@ -27,7 +27,8 @@
 #define FOR_MIN_US 100000
 #define SEEN_PERCENT_MIN 80
 #define SEEN_FROM_NS UINT64_C(500000000) /* less CPU time than this is not judged */
-#define LOST_SHOWN_MIN 1
+/* Samples between two instructions of a function's beginning or end may lack the tables. */
+#define BROKEN_PERCENT_MIN 2
 
 struct profile {
     const struct os_take *take;
@@ -163,19 +164,26 @@ static int observe(struct profile *p, uint64_t for_us, struct failure *f)
 
 /* ---- what is missing ---- */
 
-/* Of all the CPU time that the kernel counted. */
-static void note_unseen(struct profile *p, uint64_t cpu_ns)
+/* Of all threads, also of those that have ended. */
+static uint64_t true_cpu_ns(const struct profile *p)
 {
     long hz = sysconf(_SC_CLK_TCK);
-    if (p->ended || hz <= 0 || p->ticks_after < p->ticks_before)
+    if (hz <= 0 || p->ticks_after < p->ticks_before)
+        return 0;
+    return (p->ticks_after - p->ticks_before) * (UINT64_C(1000000000) / (uint64_t)hz);
+}
+
+static void note_unseen(struct profile *p, uint64_t cpu_ns)
+{
+    uint64_t true_ns = true_cpu_ns(p);
+    if (p->ended)
         return;
-    uint64_t true_ns = (p->ticks_after - p->ticks_before) * (UINT64_C(1000000000) / (uint64_t)hz);
     if (true_ns > SEEN_FROM_NS && cpu_ns / SEEN_PERCENT_MIN < true_ns / 100)
         os_result_miss(p->result,
                        "only %llu %% of its CPU time was seen: threads that live shorter than "
                        "%d ms are not%s",
                        (unsigned long long)(cpu_ns * 100 / true_ns), 1000 / OS_PROFILE_HZ,
-                       p->has_perf && p->perf.events.no_kernel ? ", nor the kernel's part" : "");
+                       p->has_perf && p->perf.no_kernel ? ", nor the kernel's part" : "");
 }
 
 static void note_way(struct profile *p)
@@ -185,7 +193,7 @@ static void note_way(struct profile *p)
         os_result_miss(
             r, "sampled without stopping from /proc: %s: of running threads only that they ran",
             p->without_perf);
-    else if (p->perf.events.no_kernel)
+    else if (p->perf.no_kernel)
         os_result_miss(r, "kernel frames: not permitted (needs CAP_PERFMON)");
     if (p->wait.denied)
         os_result_miss(r, "where sleeping threads wait: not permitted (needs CAP_SYS_PTRACE)");
@@ -201,7 +209,7 @@ static void note_way(struct profile *p)
 static void note_stacks(struct profile *p)
 {
     struct os_result *r = p->result;
-    if (p->perf.lost >= LOST_SHOWN_MIN)
+    if (p->perf.lost > 0)
         os_result_miss(r, "%llu samples lost: the worker got no processor in time",
                        (unsigned long long)p->perf.lost);
     if (p->perf.damaged > 0)
@@ -210,6 +218,9 @@ static void note_stacks(struct profile *p)
         os_result_miss(r, "%llu of %llu stacks go on beyond the %u KiB that are copied",
                        (unsigned long long)p->code.deep, (unsigned long long)p->code.walked,
                        PERF_STACK_BYTES >> 10);
+    if (p->code.broken * 100 > p->code.walked * BROKEN_PERCENT_MIN)
+        os_result_miss(r, "%llu of %llu stacks could not be followed to their end",
+                       (unsigned long long)p->code.broken, (unsigned long long)p->code.walked);
     if (p->set.left_out > 0 || p->wait.error == ERR_LIMIT)
         os_result_miss(r, "%llu samples of rare stacks: more than %u different ones",
                        (unsigned long long)p->set.left_out, PROFILE_STACKS_MAX);
@@ -226,6 +237,21 @@ static void note_stacks(struct profile *p)
 }
 
 /* ---- the whole ---- */
+
+/* Threads that ended between two looks have run as well: the kernel has counted it for the whole.
+ */
+static void add_unseen(struct profile *p)
+{
+    uint64_t samples, seen_ns, off_ns, true_ns = true_cpu_ns(p);
+    uint32_t thread, words, stack;
+    profile_total(&p->set, &samples, &seen_ns, &off_ns);
+    if (p->has_perf || p->ended || true_ns < SEEN_FROM_NS || seen_ns >= true_ns)
+        return;
+    if (profile_thread(&p->set, (pid_t)p->take->process.pid, NULL, &thread) == 0 &&
+        profile_words(&p->set, "[running, ended unseen]", &words) == 0 &&
+        profile_stack(&p->set, thread, &words, 1, &stack) == 0)
+        p->set.stacks[stack].cpu_ns += true_ns - seen_ns;
+}
 
 /* Without perf events the samples are worked out from the time. */
 static void count_samples(struct profile *p)
@@ -257,6 +283,7 @@ static int name_all(struct profile *p, struct failure *f)
 static int finish(struct profile *p, const struct os_output *out, struct failure *f)
 {
     uint64_t samples, cpu_ns, off_ns;
+    add_unseen(p);
     count_samples(p);
     profile_total(&p->set, &samples, &cpu_ns, &off_ns);
     p->result->threads = (uint32_t)p->set.thread_count;

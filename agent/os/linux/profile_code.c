@@ -9,6 +9,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "agent/os/linux/perf_record.h"
 #include "agent/os/linux/stacks_text.h"
 #include "common/text.h"
 
@@ -70,8 +71,10 @@ int profile_code_walk(struct profile_code *code, const struct unwind_thread *thr
         found = unwind_walk(code->unwind, thread, places, UNWIND_FRAMES_MAX, &why);
     else
         places[0] = (struct unwind_place){thread->regs->rip, true};
+    bool deep = why && thread->stack_bytes >= PERF_STACK_BYTES;
     code->walked++;
-    code->deep += why != NULL;
+    code->deep += deep;
+    code->broken += why && !deep;
     for (size_t i = 0; i < found && *count < max; i++) {
         uint64_t pc = places[i].pc;
         code->stale |= !maps_find(&code->maps, places[i].exact || pc == 0 ? pc : pc - 1);
@@ -82,7 +85,8 @@ int profile_code_walk(struct profile_code *code, const struct unwind_thread *thr
         (*count)++;
     }
     uint32_t cut;
-    if (why && *count < max && profile_words(code->set, "[stack goes on]", &cut) == 0)
+    const char *words = deep ? "[stack goes on]" : "[not unwound further]";
+    if (why && *count < max && profile_words(code->set, words, &cut) == 0)
         locations[(*count)++] = cut;
     return 0;
 }

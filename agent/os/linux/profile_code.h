@@ -25,8 +25,9 @@ struct profile_code {
     uint32_t renewals;
     bool stale; /* something was mapped since, or an address was in no mapping */
     uint64_t renewed_us;
-    bool changed_unseen;   /* and there was no renewal left, or it failed */
-    uint64_t deep, walked; /* stacks that went on beyond their copy, and all */
+    bool changed_unseen; /* and there was no renewal left, or it failed */
+    /* All stacks; those larger than their copy; those that lead nowhere. */
+    uint64_t walked, deep, broken;
     bool lines_cut;
     size_t modules_left;
 };

@@ -152,6 +152,7 @@ int profile_perf_open(struct profile_perf *perf, struct profile_set *set, struct
         .pid = pid, .set = set, .code = code, .period_ns = UINT64_C(1000000000) / hz};
     int e = perf_events_open(&perf->events, pid, hz, f);
     perf->begin_ns = now_ns();
+    perf->no_kernel = perf->events.no_kernel;
     return e;
 }
 

@@ -17,7 +17,8 @@ struct profile_perf {
     uint64_t begin_ns; /* samples before are of the time when not all events were open */
     uint64_t period_ns;
     uint64_t samples, lost, damaged;
-    bool executed; /* it runs another program now */
+    bool no_kernel; /* the kernel's part is not permitted */
+    bool executed;  /* it runs another program now */
 };
 
 /* Errors as perf_events_open(). */
