@@ -12,6 +12,7 @@
 #include <sys/resource.h>
 #include <unistd.h>
 
+#include "agent/os/linux/snapshot.h"
 #include "agent/os/privilege.h"
 #include "agent/worker.h"
 #include "common/port.h"
@@ -27,11 +28,13 @@ struct sink {
 
 static void usage(void)
 {
-    fputs("usage: bench_take KIND PID [-o DIR] [--pause-max DURATION] [--for DURATION]\n"
+    fputs("usage: bench_take tidy PID\n"
+          "       bench_take KIND PID [-o DIR] [--pause-max DURATION] [--for DURATION]\n"
           "                  [--last DURATION] [--live] [--allow-pause] [--nice] [--rate SIZE]\n"
           "  files are DIR/KIND.ENDING (default: none are written); --nice: with a worker's "
           "priority;\n"
-          "  --rate: as a reader that takes so many bytes a second\n",
+          "  --rate: as a reader that takes so many bytes a second; tidy: has the zombies reaped\n"
+          "  that killed workers left in the process\n",
           stderr);
 }
 
@@ -152,6 +155,23 @@ static int take(struct os_take *take, struct sink *sink)
     return e ? err_exit_code(e) : 0;
 }
 
+/* What the broker does after a worker that was killed: again and again, as some are left for the
+ * next time when there are many. */
+static int tidy(const struct os_process *process)
+{
+    struct failure f = {0, ""};
+    int reaped = 0, some;
+    while ((some = snapshot_tidy(process, 0, &f)) > 0)
+        reaped += some;
+    if (some < 0)
+        reaped = some;
+    printf("{\"kind\":\"tidy\",\"error\":\"%s\",\"reaped\":%d,\"text\":",
+           reaped < 0 ? err_name(reaped) : "", reaped < 0 ? 0 : reaped);
+    print_json_text(reaped < 0 ? f.text : "");
+    puts("}");
+    return reaped < 0 ? err_exit_code(reaped) : 0;
+}
+
 /* The value of an option, as a duration. */
 static bool take_duration(int argc, char **argv, int *i, int64_t *us)
 {
@@ -205,5 +225,5 @@ int main(int argc, char **argv)
         fprintf(stderr, "%s\n", f.text);
         return 1;
     }
-    return take(&order, &sink);
+    return strcmp(sink.kind, "tidy") == 0 ? tidy(&order.process) : take(&order, &sink);
 }

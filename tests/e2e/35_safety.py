@@ -98,8 +98,8 @@ def no_signal_is_lost():
 
 # ---- what is left behind ----
 
-# Figures that move by themselves, and memory in use: the red zone and the frames below it may touch a page of a stack.
-MOVING = re.compile(r"ctxt_switches|^(State|VmRSS|RssAnon|RssFile|VmHWM|VmPTE)$")
+# Figures that move by themselves (SigQ is its user's), and memory in use: the red zone and the frames below it may touch a page of a stack.
+MOVING = re.compile(r"ctxt_switches|^(State|SigQ|VmRSS|RssAnon|RssFile|VmHWM|VmPTE)$")
 
 
 def outside(pid):
@@ -490,57 +490,73 @@ def tidy(victim, zombies):
     if "usage" in done.stderr or "not known" in done.stdout:
         report("zombies are tidied up", "this build cannot: %d left" % len(zombies), skip=True)
         return
-    left = [c for c in lasting_children(victim.pid) if c[2] == "Z"]
+    left = [c for c in lasting_children(victim.pid) if c[1] != "offspring"]
     report("what %d killed workers left is tidied up (%s)" % (len(zombies), done.stdout.strip()),
            "left: %s, exit code %d %s" % (left, done.returncode, done.stderr) if left or done.returncode else "")
+
+
+def ask_stress(victim):
+    """(wrong, idle workers, calls interrupted, words)"""
+    answer = (victim.ask().split(" ", 3) + [""])[:4]
+    return int(answer[0]), int(answer[1]), int(answer[2]), answer[3]
+
+
+def one_of_stress(victim, kind, usual, zombies):
+    """One capture, perhaps killed: ("taken", "refused" or "killed", the problem); adds to zombies."""
+    wall, pause = usual
+    _, _, before, _ = ask_stress(victim)
+    worker = Worker(kind, victim.pid)
+    killed = False
+    if random.random() < 0.6:
+        from_trace = kind in STOPPING and random.random() < 0.6
+        killed = worker.kill_after(random.uniform(0, 1.2 * pause if from_trace else wall), from_trace)
+    answer = worker.finish()
+    end = "killed" if killed else "refused" if answer["error"] else "taken"
+    problem, more = after_effects(victim, zombies)
+    zombies += more
+    if problem:
+        return end, problem
+    wrongs, _, interrupted, words = ask_stress(victim)
+    if wrongs:
+        return end, "%d wrong: %s" % (wrongs, words)
+    if not killed and interrupted > before:
+        return end, "epoll_wait was interrupted"
+    return end, "" if killed else crashed(answer)
 
 
 def stress():
     say("SEED=%d COUNT=%d" % (SEED, COUNT))
     victim = Victim("stress")
-    wait_for(lambda: victim.ask().split()[1] == "0", "all workers at work")
-    have = [k for k in each_kind("stress") if k != "net"]
+    wait_for(lambda: ask_stress(victim)[1] == 0, "all workers at work")
+    have = [k for k in each_kind("stress") if k not in ("net", "logs")]
     usual = {k: typical(k, victim) for k in have}
     counts, zombies, problem = {"taken": 0, "refused": 0, "killed": 0}, [], ""
     for number in range(COUNT):
         kind = random.choice(have)
-        wall, pause = usual[kind]
-        worker = Worker(kind, victim.pid)
-        killed = False
-        if random.random() < 0.6:
-            from_trace = kind in STOPPING and random.random() < 0.6
-            killed = worker.kill_after(random.uniform(0, 1.2 * pause if from_trace else wall), from_trace)
-        answer = worker.finish()
-        counts["killed" if killed else "refused" if answer["error"] else "taken"] += 1
-        problem, more = after_effects(victim, zombies)
-        zombies += more
-        problem = problem or ("" if killed else crashed(answer))
+        end, problem = one_of_stress(victim, kind, usual[kind], zombies)
+        counts[end] += 1
         if problem:
-            problem = "capture %d (%s, %s): %s" % (number, kind, "killed" if killed else answer["error"] or "taken", problem)
+            problem = "capture %d (%s, %s): %s" % (number, kind, end, problem)
             break
-    if not problem:
-        wrongs, idle, words = (victim.ask().split(" ", 2) + [""])[:3]
-        if wrongs != "0":
-            problem = "%s wrong: %s" % (wrongs, words)
     report("%d captures of a stressed target: %d taken, %d refused, %d workers killed; alive, free, nothing wrong" %
            (COUNT, counts["taken"], counts["refused"], counts["killed"]), problem)
     if not victim.alive():
         return
     report("at least a third of the workers were killed and a quarter of the captures succeeded",
-           "" if COUNT < 50 or 3 * counts["killed"] >= COUNT and 4 * counts["taken"] >= COUNT else repr(counts))
-    say("%d zombies left by killed workers" % len(zombies))
+           "" if problem or COUNT < 50 or 3 * counts["killed"] >= COUNT and 4 * counts["taken"] >= COUNT else repr(counts))
+    say("%d calls interrupted and %d zombies left by killed workers" % (ask_stress(victim)[2], len(zombies)))
     tidy(victim, zombies)
-    victim.ask()
+    ask_stress(victim)
     time.sleep(0.5)
-    wrongs, idle, words = (victim.ask().split(" ", 2) + [""])[:3]
-    report("all its workers work on", "" if idle == "0" and wrongs == "0" else words)
+    wrongs, idle, _, words = ask_stress(victim)
+    report("all its workers work on", words if idle or wrongs else "")
     victim.end()
 
 
 def harm(how, hold_ms="0"):
     """The stressed target after a naive capture that is killed while it holds; what the checks say."""
     victim = Victim("stress")
-    wait_for(lambda: victim.ask().split()[1] == "0", "all workers at work")
+    wait_for(lambda: ask_stress(victim)[1] == 0, "all workers at work")
     for _ in range(1 if hold_ms != "0" else 10):
         worker = start(NAIVE, how, str(victim.pid), hold_ms)
         if hold_ms != "0":
