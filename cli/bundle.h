@@ -27,7 +27,9 @@ struct bundle_artifact {
     trawl_v1_Artifact record;
     char file[BUNDLE_FILE_SIZE]; /* in the host's directory; "" when it has no safe name */
     enum bundle_state state;
-    struct failure why; /* BUNDLE_FAILED */
+    struct failure why;   /* BUNDLE_FAILED */
+    uint64_t plain_bytes; /* of the unpacked file, when it is stored packed and is there */
+    uint8_t plain_sha256[32];
 };
 
 struct bundle {

@@ -51,6 +51,7 @@ struct cmd_capture_options {
 struct cmd_fetch_options {
     struct cli_common common;
     char output[1024], host[1024], kind[256];
+    uint64_t max_bytes;
     bool json;
 };
 

@@ -22,6 +22,8 @@
 #define BACKOFF_US 250000
 #define BACKOFF_MAX_US 4000000
 #define TICK_MS 100
+#define UNPACK_TICK_MS 1
+#define UNPACK_US 20000 /* at once; then the network has its turn */
 #define TEXT_LIMIT (256u << 20)
 #define REQUEST_LIMIT 1024
 #define BAR_COLUMNS 24
@@ -35,6 +37,7 @@ struct slot {
     unsigned attempts;
     uint64_t not_before_us;
     bool from_scratch; /* the part was thrown away once already */
+    bool unpacking;    /* all has come */
 };
 
 struct fetch {
@@ -45,11 +48,12 @@ struct fetch {
     struct slot slots[PARALLEL];
     uint64_t all_bytes, done_bytes;
     uint64_t all_files, done_files, present_files;
-    uint64_t started_us;
+    uint64_t started_us, shown_us;
     struct failure fatal; /* disk full and the like: nothing more is begun */
 };
 
 static void fill_slots(struct fetch *f);
+static void on_tick(void *owner);
 
 /* ---- one artifact ---- */
 
@@ -107,6 +111,13 @@ static void try_again(struct slot *s)
 
 static void begin(struct slot *s);
 
+static void end_fetched(struct slot *s, enum bundle_state state)
+{
+    s->artifact->plain_bytes = s->transfer.plain_bytes;
+    memcpy(s->artifact->plain_sha256, s->transfer.plain_sha256, sizeof s->artifact->plain_sha256);
+    end_slot(s, state, NULL);
+}
+
 /* The pieces of an earlier time may be what differs: once more, from the first. */
 static void finish(struct slot *s)
 {
@@ -121,8 +132,23 @@ static void finish(struct slot *s)
     if (r < 0) {
         s->here = why;
         fail_slot(s, &why);
+    } else if (r > 0) {
+        s->unpacking = true;
+        client_every(s->fetch->cli->client, UNPACK_TICK_MS, on_tick, s->fetch);
     } else {
-        end_slot(s, BUNDLE_FETCHED, NULL);
+        end_fetched(s, BUNDLE_FETCHED);
+    }
+}
+
+static void unpack_more(struct slot *s)
+{
+    struct failure why = {.code = 0};
+    int r = transfer_unpack(&s->transfer, UNPACK_US, &why);
+    if (r < 0) {
+        s->here = why;
+        fail_slot(s, &why);
+    } else if (r == 0) {
+        end_fetched(s, BUNDLE_FETCHED);
     }
 }
 
@@ -180,13 +206,14 @@ static void begin(struct slot *s)
 {
     struct failure why = {.code = 0};
     bool present = false;
+    const struct cmd_fetch_options *options = s->fetch->cli->options;
     int r = open_transfer(s, &present, &why);
+    s->transfer.max_bytes = options->max_bytes;
     if (r < 0) {
         s->here = why;
-        s->transfer.file = -1;
         fail_slot(s, &why);
     } else if (present) {
-        end_slot(s, BUNDLE_PRESENT, NULL);
+        end_fetched(s, BUNDLE_PRESENT);
     } else if (s->transfer.received_bytes == s->artifact->record.size_bytes &&
                s->artifact->record.size_bytes > 0) {
         finish(s); /* everything had come, only the name was missing */
@@ -224,7 +251,8 @@ static void fill_slots(struct fetch *f)
             struct bundle_artifact *a = next_artifact(f);
             if (!a)
                 break;
-            *s = (struct slot){.fetch = f, .artifact = a, .transfer = {.file = -1}};
+            *s = (struct slot){.fetch = f, .artifact = a};
+            transfer_init(&s->transfer);
             begin(s);
         }
     }
@@ -257,13 +285,22 @@ static void on_tick(void *owner)
 {
     struct fetch *f = owner;
     uint64_t now = port_mono_us();
+    bool unpacking = false;
     for (size_t i = 0; i < PARALLEL; i++) {
         struct slot *s = &f->slots[i];
-        if (s->artifact && !s->call && now >= s->not_before_us)
+        if (s->artifact && s->unpacking)
+            unpack_more(s);
+        else if (s->artifact && !s->call && now >= s->not_before_us)
             begin(s);
+        unpacking |= s->artifact && s->unpacking;
     }
     fill_slots(f);
-    show_progress(f);
+    if (!unpacking)
+        client_every(f->cli->client, TICK_MS, on_tick, f);
+    if (now - f->shown_us >= TICK_MS * UINT64_C(1000)) {
+        f->shown_us = now;
+        show_progress(f);
+    }
 }
 
 static void run(struct fetch *f)
@@ -354,6 +391,8 @@ static int put_json(const struct fetch *f, struct buf *out)
         jsonl_str(&j, "state", bundle_state_name(a->state));
         jsonl_str(&j, "reason", a->why.code ? a->why.text : "");
         jsonl_u64(&j, "size_bytes", a->record.size_bytes);
+        if (a->plain_bytes)
+            jsonl_u64(&j, "file_bytes", a->plain_bytes);
         (void)jsonl_line(&j);
     }
     jsonl_object(&j, NULL);

@@ -106,6 +106,8 @@ static const struct conf_row FETCH_ROWS[] = {
      true},
     {"host", CONF_LIST, FETCH(host), 0, 0, NULL, "HOST", "only these hosts (names or globs)", true},
     {"kind", CONF_LIST, FETCH(kind), 0, 0, NULL, "KIND", "only these kinds", true},
+    {"max-size", CONF_SIZE_BYTES, FETCH(max_bytes), 1, (uint64_t)1 << 50, "64G", "SIZE",
+     "refuse a file that would be larger when it is unpacked", true},
     {"json", CONF_BOOL, FETCH(json), 0, 0, NULL, NULL, "an object per artifact, for programs",
      true},
 };

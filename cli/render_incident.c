@@ -252,6 +252,9 @@ void render_incident_members(struct jsonl *j, const trawl_v1_Incident *incident)
     jsonl_u64(j, "size_bytes", incident->size_bytes);
     jsonl_u64(j, "longest_pause_us", incident->longest_pause_us);
     jsonl_u64(j, "pause_max_us", incident->pause_max_us);
+    jsonl_bool(j, "fallback", incident->fallback);
+    jsonl_bool(j, "live", incident->live);
+    jsonl_bool(j, "allow_pause", incident->allow_pause);
     jsonl_u64(j, "canary", incident->canary);
     jsonl_u64(j, "max_parallel", incident->max_parallel);
     jsonl_u64(j, "last_us", incident->last_us);
@@ -300,10 +303,14 @@ void render_artifact_members(struct jsonl *j, const trawl_v1_Artifact *artifact)
     jsonl_int(j, "skew_error_us", artifact->skew_error_us);
     jsonl_bool(j, "paused", artifact->paused);
     jsonl_u64(j, "pause_us", artifact->pause_us);
+    jsonl_u64(j, "expected_pause_us", artifact->expected_us);
     jsonl_u64(j, "threads", artifact->threads);
     jsonl_bool(j, "sealed", artifact->sealed);
     jsonl_u64(j, "size_bytes", artifact->size_bytes);
     jsonl_hex(j, "sha256", artifact->sha256.bytes, artifact->sha256.size);
+    jsonl_str(j, "encoding", artifact->encoding);
+    if (artifact->encoding[0] && artifact->plain_bytes)
+        jsonl_u64(j, "plain_bytes", artifact->plain_bytes);
     jsonl_str(j, "missing", artifact->missing);
     jsonl_list(j, "stacks");
     for (pb_size_t i = 0; i < artifact->stacks_count; i++) {

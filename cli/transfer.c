@@ -7,133 +7,148 @@
 
 #include <inttypes.h>
 #include <string.h>
-#include <uv.h>
 
+#include "cli/file.h"
 #include "common/port.h"
 #include "common/text.h"
 
-#define READ_SIZE (64 * 1024)
-#define MODE 0600
-
-static int fail_file(struct failure *f, int status, const char *verb, const char *path)
-{
-    int code = status == UV_ENOSPC                         ? ERR_FULL
-               : status == UV_EACCES || status == UV_EPERM ? ERR_DENIED
-                                                           : ERR_IO;
-    return fail(f, code, "cannot %s '%.200s': %s", verb, path, uv_strerror(status));
-}
-
-static int open_file(const char *path, int flags)
-{
-    uv_fs_t request;
-    int file = uv_fs_open(NULL, &request, path, flags, MODE, NULL);
-    uv_fs_req_cleanup(&request);
-    return file;
-}
-
-static void close_file(int file)
-{
-    uv_fs_t request;
-    (void)uv_fs_close(NULL, &request, file, NULL);
-    uv_fs_req_cleanup(&request);
-}
-
-static void remove_file(const char *path)
-{
-    uv_fs_t request;
-    (void)uv_fs_unlink(NULL, &request, path, NULL);
-    uv_fs_req_cleanup(&request);
-}
-
-/* Negative: of libuv. */
-static int64_t size_of(int file)
-{
-    uv_fs_t request;
-    int r = uv_fs_fstat(NULL, &request, file, NULL);
-    int64_t size = r < 0 ? r : (int64_t)request.statbuf.st_size;
-    uv_fs_req_cleanup(&request);
-    return size;
-}
-
-/* Feeds the first `bytes` of the file to the hash. 0 or an error of libuv. */
-static int hash_file(int file, uint64_t bytes, struct pki_sha256 *hash)
-{
-    static char room[READ_SIZE]; /* one at a time: everything here runs on one thread */
-    uint64_t at = 0;
-    while (at < bytes) {
-        uint64_t left = bytes - at;
-        uv_buf_t piece = uv_buf_init(room, (unsigned)(left < READ_SIZE ? left : READ_SIZE));
-        uv_fs_t request;
-        int n = (int)uv_fs_read(NULL, &request, file, &piece, 1, (int64_t)at, NULL);
-        uv_fs_req_cleanup(&request);
-        if (n <= 0)
-            return n < 0 ? n : UV_EOF;
-        pki_sha256_add(hash, span_of(room, (size_t)n));
-        at += (uint64_t)n;
-    }
-    return 0;
-}
+#define STAMP_LIMIT 1024
+#define STAMP_HEAD "# unpacked from "
 
 static bool has_hash(const trawl_v1_Artifact *artifact, const uint8_t sum[32])
 {
     return artifact->sha256.size == 32 && pki_equal(artifact->sha256.bytes, sum, 32);
 }
 
-/* Whether the file under its real name is there and right. */
-static bool is_present(const char *path, const trawl_v1_Artifact *artifact)
+static bool is_packed(const trawl_v1_Artifact *artifact)
 {
-    uint8_t sum[32];
-    int file = open_file(path, UV_FS_O_RDONLY);
-    if (file < 0)
-        return false;
-    bool is_right = size_of(file) == (int64_t)artifact->size_bytes;
-    struct pki_sha256 *hash = is_right ? pki_sha256_open() : NULL;
-    if (hash) {
-        is_right = hash_file(file, artifact->size_bytes, hash) == 0;
-        pki_sha256_close(hash, sum);
-        is_right = is_right && has_hash(artifact, sum);
-    }
-    close_file(file);
-    return is_right;
+    return artifact->encoding[0];
 }
 
-/* What of the part can be gone on with: whole pieces, unless it is longer than it may be. */
+/* ---- what is there ---- */
+
+static bool sum_of_file(const char *path, uint8_t sum[32], uint64_t *size_bytes)
+{
+    int file = file_open_read(path);
+    if (file < 0)
+        return false;
+    int64_t size = file_size(file);
+    struct pki_sha256 *hash = size >= 0 ? pki_sha256_open() : NULL;
+    bool read = hash && file_hash(file, (uint64_t)size, hash) == 0;
+    pki_sha256_close(hash, read ? sum : NULL);
+    file_close(file);
+    *size_bytes = (uint64_t)size;
+    return read;
+}
+
+/* Takes "<64 hex digits>" off the front. */
+static bool take_sum(struct span *rest, uint8_t sum[32])
+{
+    char hex[65];
+    struct span digits;
+    return span_take(rest, 64, &digits) == 0 && text_copy_span(hex, sizeof hex, digits) == 0 &&
+           text_parse_hex(hex, sum, 32) == 0;
+}
+
+/* FILE.sha256 beside an unpacked file: of which stored bytes it was made, and what it must be. Its
+ * form is that of sha256sum(1), which can check it. */
+static bool read_stamp(const char *path, uint8_t packed[32], uint8_t plain[32])
+{
+    struct buf text;
+    struct span rest, head;
+    buf_init(&text, STAMP_LIMIT);
+    bool good = port_read_file(path, &text, NULL) == 0;
+    rest = buf_span(&text);
+    good = good && span_take(&rest, sizeof STAMP_HEAD - 1, &head) == 0 &&
+           span_equal(head, span_str(STAMP_HEAD)) && take_sum(&rest, packed) &&
+           span_take(&rest, 1, &head) == 0 && take_sum(&rest, plain);
+    buf_done(&text);
+    return good;
+}
+
+static int write_stamp(const struct transfer *t, struct failure *f)
+{
+    char packed[65], plain[65], text[STAMP_LIMIT];
+    const char *name = strrchr(t->path, '/');
+    text_put_hex(t->artifact->sha256.bytes, 32, packed);
+    text_put_hex(t->plain_sha256, 32, plain);
+    int r = text_format(text, sizeof text, STAMP_HEAD "%s\n%s  %s\n", packed, plain,
+                        name ? name + 1 : t->path);
+    return r < 0 ? fail(f, ERR_INVALID, "path too long: '%.100s...'", t->path)
+                 : port_write_file(t->stamp_path, span_str(text), true, f);
+}
+
+/* Whether the file under its real name is there and right. */
+static bool is_present(struct transfer *t)
+{
+    uint8_t packed[32], wanted[32];
+    const trawl_v1_Artifact *a = t->artifact;
+    if (!is_packed(a)) {
+        uint64_t size;
+        int file = file_open_read(t->path);
+        bool same_size = file >= 0 && file_size(file) == (int64_t)a->size_bytes;
+        if (file >= 0)
+            file_close(file);
+        return same_size && sum_of_file(t->path, wanted, &size) && has_hash(a, wanted);
+    }
+    if (!read_stamp(t->stamp_path, packed, wanted) || !has_hash(a, packed) ||
+        !sum_of_file(t->path, t->plain_sha256, &t->plain_bytes) ||
+        !pki_equal(wanted, t->plain_sha256, 32))
+        return false;
+    file_remove(t->part_path); /* it may have been left */
+    return true;
+}
+
+/* What of the part can be gone on with: all or whole pieces, unless it is longer than it may be. */
 static uint64_t usable_bytes(const trawl_v1_Artifact *artifact, int64_t size)
 {
     if (size <= 0 || (uint64_t)size > artifact->size_bytes)
         return 0;
+    if ((uint64_t)size == artifact->size_bytes)
+        return artifact->size_bytes;
     return (uint64_t)size / CODEC_PIECE_SIZE * CODEC_PIECE_SIZE;
 }
 
 static int open_part(struct transfer *t, struct failure *f)
 {
-    uv_fs_t request;
-    t->file = open_file(t->part_path, UV_FS_O_RDWR | UV_FS_O_CREAT);
+    t->file = file_open_part(t->part_path);
     if (t->file < 0) {
         int status = t->file;
         t->file = -1;
-        return fail_file(f, status, "write", t->part_path);
+        return file_fail(f, status, "write", t->part_path);
     }
-    t->received_bytes = usable_bytes(t->artifact, size_of(t->file));
-    int r = uv_fs_ftruncate(NULL, &request, t->file, (int64_t)t->received_bytes, NULL);
-    uv_fs_req_cleanup(&request);
+    t->received_bytes = usable_bytes(t->artifact, file_size(t->file));
+    int r = file_truncate(t->file, t->received_bytes);
     if (r == 0)
-        r = hash_file(t->file, t->received_bytes, t->hash);
+        r = file_hash(t->file, t->received_bytes, t->hash);
     if (r < 0)
-        return fail_file(f, r, "read", t->part_path);
+        return file_fail(f, r, "read", t->part_path);
     t->next_piece = (uint32_t)(t->received_bytes / CODEC_PIECE_SIZE);
-    t->resumed = t->next_piece > 0;
+    t->resumed = t->received_bytes > 0;
     return 0;
+}
+
+void transfer_init(struct transfer *t)
+{
+    *t = (struct transfer){.file = -1, .max_bytes = TRANSFER_MAX_DEFAULT};
+    t->unpack.in = t->unpack.out = -1;
 }
 
 int transfer_open(struct transfer *t, const char *path, const trawl_v1_Artifact *artifact,
                   bool *present, struct failure *f)
 {
-    *t = (struct transfer){.artifact = artifact, .file = -1};
+    transfer_init(t);
+    t->artifact = artifact;
     if (text_copy(t->path, sizeof t->path, path) < 0 ||
-        text_format(t->part_path, sizeof t->part_path, "%s.part", path) < 0)
+        text_format(t->part_path, sizeof t->part_path, "%s.part", path) < 0 ||
+        text_format(t->plain_path, sizeof t->plain_path, "%s.unpack.part", path) < 0 ||
+        text_format(t->stamp_path, sizeof t->stamp_path, "%s.sha256", path) < 0)
         return fail(f, ERR_INVALID, "path too long: '%.100s...'", path);
-    *present = is_present(path, artifact);
+    if (is_packed(artifact) && strcmp(artifact->encoding, "zstd") != 0)
+        return fail(f, ERR_VERSION,
+                    "'%s' is stored as '%s', which this version cannot unpack: use a newer one",
+                    artifact->file, artifact->encoding);
+    *present = is_present(t);
     if (*present)
         return 0;
     t->hash = pki_sha256_open();
@@ -164,37 +179,56 @@ int transfer_piece(struct transfer *t, trawl_v1_Piece *piece, struct failure *f)
     int r = check_piece(t, piece, f);
     if (r < 0)
         return r;
-    size_t written = 0;
-    while (written < piece->data.size) {
-        uv_fs_t request;
-        uv_buf_t rest = uv_buf_init((char *)(piece->data.bytes + written),
-                                    (unsigned)(piece->data.size - written));
-        int n = (int)uv_fs_write(NULL, &request, t->file, &rest, 1,
-                                 (int64_t)(t->received_bytes + written), NULL);
-        uv_fs_req_cleanup(&request);
-        if (n <= 0)
-            return fail_file(f, n < 0 ? n : UV_EIO, "write", t->part_path);
-        written += (size_t)n;
-    }
-    pki_sha256_add(t->hash, span_of(piece->data.bytes, piece->data.size));
+    struct span data = span_of(piece->data.bytes, piece->data.size);
+    r = file_write(t->file, data, t->received_bytes);
+    if (r < 0)
+        return file_fail(f, r, "write", t->part_path);
+    pki_sha256_add(t->hash, data);
     t->received_bytes += piece->data.size;
     t->next_piece++;
     t->ended = piece->last;
     return 0;
 }
 
+static int rename_to_path(const struct transfer *t, const char *from, struct failure *f)
+{
+    int r = file_rename(from, t->path);
+    return r < 0 ? file_fail(f, r, "make", t->path) : 0;
+}
+
+static int start_unpacking(struct transfer *t, struct failure *f)
+{
+    struct unpack_settings settings = {.packed = t->part_path,
+                                       .plain = t->plain_path,
+                                       .expected_bytes = t->artifact->plain_bytes,
+                                       .limit_bytes = t->max_bytes};
+    int r = unpack_open(&t->unpack, &settings, f);
+    return r < 0 ? r : 1;
+}
+
 static int move_into_place(struct transfer *t, struct failure *f)
 {
-    uv_fs_t request;
-    int r = uv_fs_fsync(NULL, &request, t->file, NULL);
-    uv_fs_req_cleanup(&request);
-    close_file(t->file);
+    int r = file_sync(t->file);
+    file_close(t->file);
     t->file = -1;
     if (r < 0)
-        return fail_file(f, r, "write", t->part_path);
-    r = uv_fs_rename(NULL, &request, t->part_path, t->path, NULL);
-    uv_fs_req_cleanup(&request);
-    return r < 0 ? fail_file(f, r, "make", t->path) : 0;
+        return file_fail(f, r, "write", t->part_path);
+    return is_packed(t->artifact) ? start_unpacking(t, f) : rename_to_path(t, t->part_path, f);
+}
+
+int transfer_unpack(struct transfer *t, uint64_t budget_us, struct failure *f)
+{
+    int r = unpack_step(&t->unpack, budget_us, f);
+    if (r != 0)
+        return r;
+    memcpy(t->plain_sha256, t->unpack.sha256, sizeof t->plain_sha256);
+    t->plain_bytes = t->unpack.plain_bytes;
+    r = write_stamp(t, f); /* before the name: a file without its stamp would be made again */
+    if (r == 0)
+        r = rename_to_path(t, t->plain_path, f);
+    if (r == 0)
+        file_remove(t->part_path);
+    return r;
 }
 
 int transfer_finish(struct transfer *t, struct failure *f)
@@ -223,12 +257,13 @@ void transfer_close(struct transfer *t)
         pki_sha256_close(t->hash, NULL);
     t->hash = NULL;
     if (t->file >= 0)
-        close_file(t->file);
+        file_close(t->file);
     t->file = -1;
+    unpack_close(&t->unpack);
 }
 
 void transfer_discard(struct transfer *t)
 {
     transfer_close(t);
-    remove_file(t->part_path);
+    file_remove(t->part_path);
 }

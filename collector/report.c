@@ -60,6 +60,18 @@ static void put_process(struct buf *out, const trawl_v1_Incident *i)
     buf_append_str(out, "\n");
 }
 
+/* What differs from what everybody asks. */
+static void put_options(struct buf *out, const trawl_v1_Incident *i)
+{
+    if (!i->pause_max_us)
+        return;
+    buf_append_str(out, "allowed    a pause of ");
+    lasting(out, i->pause_max_us);
+    buf_printf(out, "%s%s%s\n", i->allow_pause ? ", a core that holds the process" : "",
+               i->live ? ", a live core" : "",
+               i->fallback ? ", a lesser kind where one is refused" : "");
+}
+
 static void put_head(struct buf *out, const trawl_v1_Incident *i)
 {
     buf_printf(out, "%s  %s\n", i->id, i->finished ? "finished" : "open");
@@ -81,6 +93,7 @@ static void put_head(struct buf *out, const trawl_v1_Incident *i)
     for (pb_size_t k = 0; k < i->what_count; k++)
         buf_printf(out, "%s%s", k ? "," : "", i->what[k]);
     buf_append_str(out, "\n");
+    put_options(out, i);
     if (i->stopped[0]) {
         buf_append_str(out, "stopped    ");
         safe(out, i->stopped);
@@ -162,11 +175,46 @@ static void sort_groups(trawl_v1_StackGroup *list, size_t count)
         }
 }
 
+static const char *ending_of(const char *file)
+{
+    const char *dot = strchr(file, '.');
+    return dot && dot[1] ? dot + 1 : "file";
+}
+
+/* Files of one taking follow each other: of one kind and process, no form twice. Returns where the
+ * next ones begin. */
+static size_t group_end(const struct report_input *in, size_t first)
+{
+    const trawl_v1_Artifact *a = &in->artifacts[first];
+    size_t end = first + 1;
+    for (; end < in->artifact_count; end++) {
+        const trawl_v1_Artifact *b = &in->artifacts[end];
+        if (strcmp(a->host, b->host) != 0 || strcmp(a->kind, b->kind) != 0 || a->pid != b->pid ||
+            strcmp(a->process, b->process) != 0)
+            break;
+        for (size_t k = first; k < end; k++)
+            if (!strcmp(ending_of(in->artifacts[k].file), ending_of(b->file)))
+                return end;
+    }
+    return end;
+}
+
+/* Every form of a taking may name its stacks: they count once. */
+static const trawl_v1_Artifact *group_stacks(const struct report_input *in, size_t first,
+                                             size_t end)
+{
+    for (size_t i = first; i < end; i++)
+        if (in->artifacts[i].stacks_count)
+            return &in->artifacts[i];
+    return &in->artifacts[first];
+}
+
 size_t report_stacks(const struct report_input *in, trawl_v1_StackGroup *out, size_t max)
 {
     size_t count = 0;
-    for (size_t a = 0; a < in->artifact_count; a++) {
-        const trawl_v1_Artifact *artifact = &in->artifacts[a];
+    for (size_t a = 0, end; a < in->artifact_count; a = end) {
+        end = group_end(in, a);
+        const trawl_v1_Artifact *artifact = group_stacks(in, a, end);
         for (pb_size_t s = 0; s < artifact->stacks_count; s++) {
             trawl_v1_StackGroup g = artifact->stacks[s];
             if (!g.process[0])
@@ -238,45 +286,122 @@ static void put_timeline(const struct report_input *in, struct buf *out)
     }
 }
 
-static void put_artifacts(const struct report_input *in, struct buf *out)
+/* "stacks redis-server/1234" */
+static void put_source(struct buf *out, const trawl_v1_Artifact *a)
 {
-    buf_append_str(out, "\nArtifacts\n");
-    for (size_t i = 0; i < in->artifact_count && i < MAX_LISTED; i++) {
-        const trawl_v1_Artifact *a = &in->artifacts[i];
-        buf_append_str(out, "  ");
-        safe(out, a->host);
-        buf_append_str(out, "/");
-        safe(out, a->file);
-        buf_append_str(out, "  ");
-        big(out, a->size_bytes);
-        if (a->paused) {
-            buf_append_str(out, ", pause ");
-            lasting(out, a->pause_us);
-        } else {
-            buf_append_str(out, ", no pause");
-        }
-        buf_append_str(out, "\n");
-    }
-    if (in->artifact_count > MAX_LISTED)
-        buf_printf(out, "  ... and %zu more\n", in->artifact_count - MAX_LISTED);
+    safe(out, a->kind);
+    if (!a->process[0] && !a->pid)
+        return;
+    buf_append_byte(out, ' ');
+    safe(out, a->process);
+    if (a->pid)
+        buf_printf(out, "/%u", a->pid);
 }
 
+static void pad(struct buf *out, size_t from, size_t columns)
+{
+    while (out->size_bytes - from < columns && !buf_append_byte(out, ' ')) {
+    }
+}
+
+static void put_pause(struct buf *out, const trawl_v1_Artifact *a)
+{
+    if (!a->paused) {
+        buf_append_str(out, "no pause");
+        return;
+    }
+    buf_append_str(out, "pause ");
+    lasting(out, a->pause_us);
+    if (a->expected_us) {
+        buf_append_str(out, " (expected ");
+        lasting(out, a->expected_us);
+        buf_append_str(out, ")");
+    }
+}
+
+/* Taken although nobody named it: something above it was refused. */
+static bool is_fallback(const struct report_input *in, const trawl_v1_Artifact *a)
+{
+    const trawl_v1_Incident *incident = in->incident;
+    if (!incident->fallback)
+        return false;
+    for (pb_size_t i = 0; i < incident->what_count; i++)
+        if (!strcmp(incident->what[i], a->kind))
+            return false;
+    for (size_t i = 0; i < in->target_count; i++)
+        if (!strcmp(in->targets[i].host, a->host))
+            return in->targets[i].capture <= 1; /* what a later capture asked is not known here */
+    return false;
+}
+
+static void put_group(const struct report_input *in, size_t first, size_t end, struct buf *out)
+{
+    const trawl_v1_Artifact *a = &in->artifacts[first];
+    uint64_t bytes = 0, plain_bytes = 0;
+    size_t start = out->size_bytes;
+    buf_append_str(out, "  ");
+    safe(out, a->host);
+    pad(out, start, 20);
+    buf_append_byte(out, ' ');
+    put_source(out, a);
+    pad(out, start, 52);
+    buf_append_str(out, "  ");
+    put_pause(out, a);
+    pad(out, start, 64);
+    buf_append_str(out, " ");
+    for (size_t i = first; i < end; i++) {
+        buf_append_byte(out, ' ');
+        safe(out, ending_of(in->artifacts[i].file));
+        bytes += in->artifacts[i].size_bytes;
+        plain_bytes += in->artifacts[i].plain_bytes;
+    }
+    buf_append_str(out, "  ");
+    big(out, bytes);
+    if (plain_bytes) {
+        buf_append_str(out, " (unpacked ");
+        big(out, plain_bytes);
+        buf_append_str(out, ")");
+    }
+    buf_append_str(out, is_fallback(in, a) ? "  instead of what was refused\n" : "\n");
+}
+
+static void put_artifacts(const struct report_input *in, struct buf *out)
+{
+    size_t listed = 0, left = 0;
+    buf_append_str(out, "\nArtifacts\n");
+    for (size_t i = 0, end; i < in->artifact_count; i = end) {
+        end = group_end(in, i);
+        if (listed++ < MAX_LISTED)
+            put_group(in, i, end, out);
+        else
+            left += end - i;
+    }
+    if (left)
+        buf_printf(out, "  ... and %zu more files (manifest.json has all)\n", left);
+}
+
+/* The same of every form is said once. */
 static void put_missing(const struct report_input *in, struct buf *out)
 {
     size_t listed = 0;
-    for (size_t i = 0; i < in->artifact_count; i++) {
-        const trawl_v1_Artifact *a = &in->artifacts[i];
-        if (!a->missing[0] || listed >= MAX_LISTED)
-            continue;
-        if (!listed++)
-            buf_append_str(out, "\nMissing\n");
-        buf_append_str(out, "  ");
-        safe(out, a->host);
-        buf_append_str(out, "/");
-        safe(out, a->file);
-        buf_append_str(out, ": ");
-        safe(out, a->missing);
-        buf_append_str(out, "\n");
+    for (size_t i = 0, end; i < in->artifact_count; i = end) {
+        const char *said = "";
+        end = group_end(in, i);
+        for (size_t k = i; k < end; k++) {
+            const trawl_v1_Artifact *a = &in->artifacts[k];
+            if (!a->missing[0] || !strcmp(a->missing, said) || listed >= MAX_LISTED)
+                continue;
+            said = a->missing;
+            if (!listed++)
+                buf_append_str(out, "\nMissing\n");
+            buf_append_str(out, "  ");
+            safe(out, a->host);
+            buf_append_byte(out, ' ');
+            put_source(out, a);
+            buf_append_str(out, ": ");
+            safe(out, a->missing);
+            buf_append_str(out, "\n");
+        }
     }
 }
 

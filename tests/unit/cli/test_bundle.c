@@ -9,8 +9,10 @@
 #include "cli/transfer.h"
 
 #include <string.h>
+#include <sys/stat.h>
 
 #include "common/pki.h"
+#include "common/zip.h"
 #include "tests/unit/cli/golden.h"
 
 #define NOW INT64_C(1795442525000000)
@@ -23,10 +25,10 @@ TEST(a_name_is_one_plain_component)
 {
     static const char *const good[] = {"stacks-redis-server-1234.txt", "a", "a b (1).json", "x=y",
                                        "a..b"};
-    static const char *const bad[] = {"",       ".",   "..",  ".hidden", "a/b",  "/etc/passwd",
-                                      "a\\b",   "c:x", "-rf", "x.part",  "a\n",  "a\033b",
-                                      "a\xc3",  "a?",  "a*",  "end.",    "end ", "a|b",
-                                      "../../x"};
+    static const char *const bad[] = {
+        "",    ".",   "..",     ".hidden",  "a/b", "/etc/passwd", "a\\b",
+        "c:x", "-rf", "x.part", "x.sha256", "a\n", "a\033b",      "a\xc3",
+        "a?",  "a*",  "end.",   "end ",     "a|b", "../../x"};
     char longest[300];
     for (size_t i = 0; i < sizeof good / sizeof good[0]; i++)
         CHECK(bundle_is_safe_name(good[i]));
@@ -340,6 +342,150 @@ TEST(a_file_that_was_changed_is_fetched_again)
     open_fresh(&t, &e);
     CHECK_EQ_INT(take_pieces(&t, &e, 99, &f), 0);
     CHECK_EQ_INT(transfer_finish(&t, &f), 0);
+}
+
+/* ---- packed ones ---- */
+
+#define PLAIN_BYTES (700 * 1024)
+static uint8_t plain[PLAIN_BYTES];
+
+/* An artifact as an agent stores a core: mostly holes, in frames, ending in a hole. */
+static void make_packed(struct evidence *e)
+{
+    struct buf packed;
+    buf_init(&packed, BODY_MAX);
+    for (size_t i = 0; i < PLAIN_BYTES; i++)
+        plain[i] = i < 9000 || (i > 300000 && i < 310000) ? (uint8_t)(i * 31 + i / 251) : 0;
+    for (size_t at = 0; at < PLAIN_BYTES; at += PLAIN_BYTES / 2)
+        REQUIRE(zip_pack(span_of(plain + at, PLAIN_BYTES / 2), 1, &packed) == 0);
+    make_evidence(e, packed.size_bytes);
+    memcpy(e->body, packed.data, packed.size_bytes);
+    pki_sha256(buf_span(&packed), e->artifact.sha256.bytes);
+    text_copy(e->artifact.encoding, sizeof e->artifact.encoding, "zstd");
+    buf_done(&packed);
+}
+
+static int unpack_all(struct transfer *t, struct failure *f)
+{
+    int r;
+    do
+        r = transfer_unpack(t, 1, f);
+    while (r > 0);
+    return r;
+}
+
+static void check_plain(const struct evidence *e, const struct transfer *t)
+{
+    struct buf file;
+    struct stat st;
+    uint8_t sum[32];
+    buf_init(&file, 2 * PLAIN_BYTES);
+    CHECK_EQ_INT(port_read_file(e->path, &file, NULL), 0);
+    REQUIRE(file.size_bytes == PLAIN_BYTES);
+    CHECK_EQ_MEM(file.data, plain, PLAIN_BYTES);
+    pki_sha256(buf_span(&file), sum);
+    CHECK_EQ_MEM(t->plain_sha256, sum, 32);
+    CHECK_EQ_INT(t->plain_bytes, PLAIN_BYTES);
+    REQUIRE(stat(e->path, &st) == 0);
+    CHECK((size_t)st.st_blocks * 512 < 100000); /* holes */
+    buf_done(&file);
+    CHECK(!exists(e->path, ".part") && !exists(e->path, ".unpack.part"));
+}
+
+TEST(a_packed_artifact_becomes_a_file_with_holes)
+{
+    static struct evidence e;
+    static struct transfer t;
+    struct failure f = {.code = 0};
+    bool present = false;
+    make_packed(&e);
+    open_fresh(&t, &e);
+    CHECK_EQ_INT(take_pieces(&t, &e, 99, &f), 0);
+    CHECK_EQ_INT(transfer_finish(&t, &f), 1);
+    CHECK(!exists(e.path, ""));
+    CHECK_EQ_INT(unpack_all(&t, &f), 0);
+    check_plain(&e, &t);
+    CHECK_EQ_INT(transfer_open(&t, e.path, &e.artifact, &present, &f), 0);
+    CHECK(present);
+    CHECK_EQ_INT(t.plain_bytes, PLAIN_BYTES);
+    /* A byte that was changed afterwards: it is not the file any more. */
+    FILE *file = fopen(e.path, "r+b");
+    REQUIRE(file != NULL);
+    fputc('x', file);
+    fclose(file);
+    open_fresh(&t, &e);
+    transfer_close(&t);
+}
+
+TEST(an_interrupted_unpacking_is_done_again_from_what_came)
+{
+    static struct evidence e;
+    static struct transfer t;
+    struct failure f = {.code = 0};
+    make_packed(&e);
+    open_fresh(&t, &e);
+    CHECK_EQ_INT(take_pieces(&t, &e, 99, &f), 0);
+    CHECK_EQ_INT(transfer_finish(&t, &f), 1);
+    transfer_close(&t);
+    CHECK(exists(e.path, ".part") && !exists(e.path, ""));
+    open_fresh(&t, &e);
+    CHECK_EQ_INT(t.received_bytes, e.artifact.size_bytes); /* nothing is asked for again */
+    CHECK_EQ_INT(transfer_finish(&t, &f), 1);
+    CHECK_EQ_INT(unpack_all(&t, &f), 0);
+    check_plain(&e, &t);
+}
+
+TEST(an_unpacked_file_has_a_limit)
+{
+    static struct evidence e;
+    static struct transfer t;
+    struct failure f = {.code = 0};
+    make_packed(&e);
+    open_fresh(&t, &e);
+    t.max_bytes = PLAIN_BYTES - 1;
+    CHECK_EQ_INT(take_pieces(&t, &e, 99, &f), 0);
+    CHECK_EQ_INT(transfer_finish(&t, &f), 1);
+    CHECK_EQ_INT(unpack_all(&t, &f), ERR_LIMIT);
+    CHECK(strstr(f.text, "allow it with --max-size") != NULL);
+    CHECK(exists(e.path, ".part") && !exists(e.path, "") && !exists(e.path, ".unpack.part"));
+    transfer_close(&t);
+    /* The size was said beforehand: refused before a byte is written. */
+    e.artifact.plain_bytes = PLAIN_BYTES;
+    open_fresh(&t, &e);
+    t.max_bytes = PLAIN_BYTES - 1;
+    CHECK_EQ_INT(transfer_finish(&t, &f), ERR_LIMIT);
+    transfer_close(&t);
+    /* And it must be what was said. */
+    e.artifact.plain_bytes = PLAIN_BYTES + 1;
+    open_fresh(&t, &e);
+    CHECK_EQ_INT(transfer_finish(&t, &f), 1);
+    CHECK_EQ_INT(unpack_all(&t, &f), ERR_CORRUPT);
+    transfer_close(&t);
+    e.artifact.plain_bytes = PLAIN_BYTES;
+    open_fresh(&t, &e);
+    CHECK_EQ_INT(transfer_finish(&t, &f), 1);
+    CHECK_EQ_INT(unpack_all(&t, &f), 0);
+    check_plain(&e, &t);
+}
+
+TEST(what_cannot_be_unpacked_is_no_file)
+{
+    static struct evidence e;
+    static struct transfer t;
+    struct failure f = {.code = 0};
+    bool present;
+    make_evidence(&e, 2 * PIECE);
+    text_copy(e.artifact.encoding, sizeof e.artifact.encoding, "zstd");
+    open_fresh(&t, &e);
+    CHECK_EQ_INT(take_pieces(&t, &e, 99, &f), 0);
+    CHECK_EQ_INT(transfer_finish(&t, &f), 1);
+    CHECK_EQ_INT(unpack_all(&t, &f), ERR_CORRUPT);
+    CHECK(strstr(f.text, "cannot be unpacked") != NULL);
+    CHECK(!exists(e.path, "") && !exists(e.path, ".unpack.part") && exists(e.path, ".part"));
+    transfer_close(&t);
+    text_copy(e.artifact.encoding, sizeof e.artifact.encoding, "zstd-delta");
+    CHECK_EQ_INT(transfer_open(&t, e.path, &e.artifact, &present, &f), ERR_VERSION);
+    CHECK(strstr(f.text, "'zstd-delta'") != NULL);
 }
 
 TEST(a_place_that_cannot_be_written_is_named)

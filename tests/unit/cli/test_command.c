@@ -185,7 +185,7 @@ TEST(what_is_not_understood_is_named_with_what_exists)
         "trawl hosts -o csv",
         "trawl counters -o cvs",
         "trawl capture",
-        "trawl capture web --what core",
+        "trawl capture web --what mini --live",
         "trawl capture web --what stack",
         "trawl capture web --what stacks,,logs",
         "trawl capture web --last 60",
@@ -339,5 +339,5 @@ TEST(bash_completes_commands_options_and_values)
     REQUIRE(file != NULL);
     line[fread(line, 1, sizeof line - 1, file)] = '\0';
     fclose(file);
-    CHECK_EQ_STR(line, "incidents\n--output\nstacks\nuse\n");
+    CHECK_EQ_STR(line, "incidents\n--output\nstacks stacks0\nuse\n");
 }

@@ -9,7 +9,7 @@
 
 static trawl_v1_Incident incident;
 static trawl_v1_Target targets[3];
-static trawl_v1_Artifact artifacts[2];
+static trawl_v1_Artifact artifacts[6];
 static trawl_v1_Event events[1];
 
 static void put(char *out, size_t size, const char *text)
@@ -52,7 +52,9 @@ static struct report_input example(void)
     PUT(targets[2].reason, "pause would be 84 ms, limit 50 ms");
     for (int i = 0; i < 2; i++) {
         PUT(artifacts[i].host, targets[i].host);
+        PUT(artifacts[i].kind, "stacks");
         PUT(artifacts[i].process, "redis-server");
+        artifacts[i].pid = 9;
         PUT(artifacts[i].file, "stacks-redis-server-9.txt");
         artifacts[i].pause_us = 300;
         artifacts[i].paused = true;
@@ -81,7 +83,7 @@ TEST(says_what_where_and_what_is_missing)
     CHECK(strstr(text, "INC-261123-K7F2Q  finished\n") == text);
     CHECK(strstr(text, "cause      capture by sre/alice\n") != NULL);
     CHECK(strstr(text, "pause would be 84 ms, limit 50 ms") != NULL);
-    CHECK(strstr(text, "web-2/stacks-redis-server-9.txt: thread 12 did not stop") != NULL);
+    CHECK(strstr(text, "  web-2 stacks redis-server/9: thread 12 did not stop\n") != NULL);
     CHECK(strstr(text, "process 'redis-server' started") != NULL);
     CHECK(strstr(text, "pause 0.3 ms") != NULL);
     buf_done(&b);
@@ -110,6 +112,77 @@ TEST(stacks_of_all_hosts_are_counted_together)
     CHECK_EQ_INT(groups[1].hosts, 2);
     CHECK_EQ_STR(groups[1].process, "redis-server");
     CHECK_EQ_INT(report_stacks(&in, groups, 1), 1);
+}
+
+/* A taking in three forms, then the same process once more. */
+static struct report_input three_forms(void)
+{
+    static const char *const files[] = {"stacks-redis-server-9.txt", "stacks-redis-server-9.json",
+                                        "stacks-redis-server-9.folded",
+                                        "stacks-redis-server-9.txt"};
+    struct report_input in = example();
+    trawl_v1_Artifact one = artifacts[1];
+    one.pause_us = 420;
+    one.expected_us = 500;
+    one.size_bytes = 4096;
+    for (int i = 0; i < 4; i++) {
+        artifacts[i] = one;
+        PUT(artifacts[i].file, files[i]);
+    }
+    artifacts[3].paused = false;
+    artifacts[3].missing[0] = '\0';
+    in.artifact_count = 4;
+    return in;
+}
+
+static size_t count_of(const char *text, const char *what)
+{
+    size_t count = 0;
+    for (; (text = strstr(text, what)); text++)
+        count++;
+    return count;
+}
+
+TEST(the_forms_of_one_taking_are_one_line)
+{
+    struct buf b;
+    struct report_input in = three_forms();
+    const char *text = text_of(&in, &b);
+    CHECK(strstr(text, "  web-2              stacks redis-server/9            pause 0.4 ms "
+                       "(expected 0.5 ms)  txt json folded  12.0 KiB\n") != NULL);
+    CHECK(strstr(text, "stacks redis-server/9            no pause    txt  4.0 KiB\n") != NULL);
+    CHECK_EQ_INT(count_of(text, "thread 12 did not stop"), 1);
+    buf_done(&b);
+}
+
+TEST(stacks_named_by_every_form_count_once)
+{
+    trawl_v1_StackGroup groups[8];
+    struct report_input in = three_forms();
+    in.artifact_count = 3;
+    REQUIRE(report_stacks(&in, groups, 8) == 2);
+    CHECK_EQ_INT(groups[0].count, 9);
+    CHECK_EQ_INT(groups[1].count, 3);
+}
+
+TEST(options_and_what_was_taken_instead_are_said)
+{
+    struct buf b;
+    struct report_input in = example();
+    incident.pause_max_us = 400000;
+    incident.allow_pause = incident.fallback = true;
+    PUT(incident.what[0], "core");
+    artifacts[0].plain_bytes = UINT64_C(4) << 30;
+    const char *text = text_of(&in, &b);
+    CHECK(strstr(text, "allowed    a pause of 400 ms, a core that holds the process, a lesser kind "
+                       "where one is refused\n") != NULL);
+    CHECK_EQ_INT(count_of(text, "  instead of what was refused\n"), 2);
+    CHECK(strstr(text, "(unpacked 4.0 GiB)") != NULL);
+    targets[0].capture = 2;
+    buf_done(&b);
+    text = text_of(&in, &b);
+    CHECK_EQ_INT(count_of(text, "  instead of what was refused\n"), 1);
+    buf_done(&b);
 }
 
 TEST(nothing_in_it_harms_a_terminal)

@@ -1,0 +1,182 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* See unpack.h. */
+#include "cli/unpack.h"
+
+#include <string.h>
+
+#include "cli/file.h"
+#include "common/port.h"
+#include "common/text.h"
+#include "common/zip_unstream.h"
+
+#define READ_SIZE (64 * 1024)
+#define BLOCK_SIZE 4096
+#define FREE_LEAST ((uint64_t)64 << 20) /* stays free on the disk */
+#define FREE_EVERY ((uint64_t)64 << 20) /* looked at after so many bytes */
+
+/* ---- plain bytes into a file with holes ---- */
+
+static bool is_zero(const uint8_t *at, size_t size_bytes)
+{
+    return at[0] == 0 && memcmp(at, at + 1, size_bytes - 1) == 0;
+}
+
+static int check_room(struct unpack *u)
+{
+    if (u->looked_bytes && u->written_bytes - u->looked_bytes < FREE_EVERY)
+        return 0;
+    u->looked_bytes = u->written_bytes;
+    if (file_free_bytes(u->plain) > FREE_LEAST)
+        return 0;
+    return fail(&u->why, ERR_FULL,
+                "cannot unpack '%.200s': less than 64 MiB are left on the disk; make room and "
+                "fetch again",
+                u->plain);
+}
+
+static int write_run(struct unpack *u, struct span bytes, uint64_t at)
+{
+    int r = bytes.size_bytes > 0 ? file_write(u->out, bytes, at) : 0;
+    if (r < 0)
+        return file_fail(&u->why, r, "write", u->plain);
+    u->written_bytes += bytes.size_bytes;
+    return 0;
+}
+
+/* Blocks are those of the file, so that a hole is one however the bytes came. */
+static int on_plain(void *context, struct span bytes)
+{
+    struct unpack *u = context;
+    uint64_t at = u->plain_bytes;
+    size_t from = 0, to = 0; /* the run that is not zero */
+    int r = check_room(u);
+    pki_sha256_add(u->hash, bytes);
+    while (r == 0 && to < bytes.size_bytes) {
+        size_t size = BLOCK_SIZE - (size_t)((at + to) % BLOCK_SIZE);
+        size = size < bytes.size_bytes - to ? size : bytes.size_bytes - to;
+        bool zero = is_zero(bytes.data + to, size);
+        if (zero) {
+            r = write_run(u, span_of(bytes.data + from, to - from), at + from);
+            from = to + size;
+        }
+        to += size;
+    }
+    if (r == 0)
+        r = write_run(u, span_of(bytes.data + from, to - from), at + from);
+    u->plain_bytes += bytes.size_bytes;
+    return r;
+}
+
+/* ---- life ---- */
+
+static void close_files(struct unpack *u)
+{
+    if (u->in >= 0)
+        file_close(u->in);
+    if (u->out >= 0)
+        file_close(u->out);
+    u->in = u->out = -1;
+}
+
+int unpack_open(struct unpack *u, const struct unpack_settings *settings, struct failure *f)
+{
+    *u = (struct unpack){.in = -1, .out = -1};
+    text_copy(u->packed, sizeof u->packed, settings->packed);
+    text_copy(u->plain, sizeof u->plain, settings->plain);
+    u->expected_bytes = settings->expected_bytes;
+    u->limit_bytes = settings->limit_bytes;
+    if (u->expected_bytes > u->limit_bytes) {
+        char size[32];
+        text_put_size(u->expected_bytes, size, sizeof size);
+        return fail(f, ERR_LIMIT, "'%.200s' would have %s unpacked: allow it with --max-size",
+                    u->plain, size);
+    }
+    u->in = file_open_read(u->packed);
+    if (u->in < 0)
+        return file_fail(f, u->in, "read", u->packed);
+    u->out = file_open_new(u->plain);
+    if (u->out < 0) {
+        int status = u->out;
+        close_files(u);
+        return file_fail(f, status, "write", u->plain);
+    }
+    uint64_t limit = u->expected_bytes ? u->expected_bytes : u->limit_bytes;
+    u->hash = pki_sha256_open();
+    if (u->hash && zip_unstream_open(&u->zip, limit, on_plain, u) == 0)
+        return 0;
+    unpack_close(u);
+    return fail(f, ERR_NOMEM, "out of memory");
+}
+
+static int fail_stream(struct unpack *u, int code, struct failure *f)
+{
+    if (u->why.code) {
+        *f = u->why;
+        return f->code;
+    }
+    if (code == ERR_LIMIT && !u->expected_bytes) {
+        char size[32];
+        text_put_size(u->limit_bytes, size, sizeof size);
+        return fail(f, ERR_LIMIT,
+                    "'%.200s' would have more than %s unpacked: allow it with --max-size", u->plain,
+                    size);
+    }
+    if (code == ERR_NOMEM)
+        return fail(f, code, "out of memory");
+    return fail(f, ERR_CORRUPT, "all of '%.200s' came and it cannot be unpacked: it stays as it is",
+                u->packed);
+}
+
+static int finish(struct unpack *u, struct failure *f)
+{
+    bool wrong_size = u->expected_bytes && u->plain_bytes != u->expected_bytes;
+    if (zip_unstream_end(u->zip) < 0 || wrong_size)
+        return fail_stream(u, ERR_CORRUPT, f);
+    int r = file_truncate(u->out, u->plain_bytes); /* it may end in a hole */
+    if (r == 0)
+        r = file_sync(u->out);
+    if (r < 0)
+        return file_fail(f, r, "write", u->plain);
+    pki_sha256_close(u->hash, u->sha256);
+    u->hash = NULL;
+    close_files(u);
+    return 0;
+}
+
+static int read_and_feed(struct unpack *u, struct failure *f)
+{
+    static uint8_t room[READ_SIZE];
+    int n = file_read(u->in, room, sizeof room, u->taken_bytes);
+    if (n < 0)
+        return file_fail(f, n, "read", u->packed);
+    if (n == 0)
+        return finish(u, f);
+    u->taken_bytes += (uint64_t)n;
+    int r = zip_unstream_feed(u->zip, span_of(room, (size_t)n));
+    return r < 0 ? fail_stream(u, r, f) : 1;
+}
+
+int unpack_step(struct unpack *u, uint64_t budget_us, struct failure *f)
+{
+    uint64_t end_us = port_mono_us() + budget_us;
+    int r;
+    do
+        r = read_and_feed(u, f);
+    while (r > 0 && port_mono_us() < end_us);
+    if (r <= 0)
+        unpack_close(u);
+    return r;
+}
+
+void unpack_close(struct unpack *u)
+{
+    bool half = u->out >= 0;
+    close_files(u);
+    zip_unstream_close(u->zip);
+    u->zip = NULL;
+    if (u->hash)
+        pki_sha256_close(u->hash, NULL);
+    u->hash = NULL;
+    if (half)
+        file_remove(u->plain);
+}
