@@ -1,5 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* See file.h. */
+/*
+ * Each call is made, waited for and cleaned up in one function; nothing is kept between calls. See
+ * file.h. Called by transfer.c and unpack.c.
+ */
 #include "cli/file.h"
 
 #include <uv.h>

@@ -1,5 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* See unpack.h. */
+/*
+ * Reads packed bytes, gives them to zip_unstream, writes what is not zero. See unpack.h. Invariant:
+ * plain_bytes is the place in the plain file, and the hash has taken all before it, holes included.
+ * Called by transfer.c.
+ */
 #include "cli/unpack.h"
 
 #include <string.h>

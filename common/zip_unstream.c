@@ -1,5 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* See zip_unstream.h. */
+/*
+ * One decompression context, one room of 128 KiB; see zip_unstream.h. Invariant: what was given out
+ * and left_bytes add up to the limit. Called by cli/unpack.c.
+ */
 #include "common/zip_unstream.h"
 
 #include <stdlib.h>
