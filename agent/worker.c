@@ -45,18 +45,6 @@ static int take_triage(const struct os_take *take, const struct os_output *out,
     return e;
 }
 
-static int take_stacks(const struct os_take *take, const struct os_output *out,
-                       struct os_result *result, struct failure *f)
-{
-    struct buf text;
-    buf_init(&text, EVIDENCE_MAX_BYTES);
-    int e = os_stacks_capture(&take->process, take->pause_max_us, &text, result, f);
-    if (!e)
-        e = os_output_file(out, "txt", buf_span(&text), f);
-    buf_done(&text);
-    return e;
-}
-
 static int take_logs(const struct os_take *take, const struct os_output *out,
                      struct os_result *result, struct failure *f)
 {
@@ -75,7 +63,8 @@ static const struct kind {
     take_fn take;
 } kinds[] = {
     {"triage", take_triage},
-    {"stacks", take_stacks},
+    {"stacks", os_stacks_capture},
+    {"stacks0", os_stacks0_capture},
     {"logs", take_logs},
     {"profile", os_profile_capture},
 };

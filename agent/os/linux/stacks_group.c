@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Bringing equal stacks together. Invariant: every thread is in exactly one group; the order of
- * groups depends on the stacks alone, not on the order of threads. Called by stacks.c.
+ * groups depends on the stacks alone, not on the order of threads. Called by stacks_finish.c.
  */
 #include "agent/os/linux/stacks_text.h"
 
@@ -18,6 +18,12 @@ static int compare_place(const void *a, const void *b)
     const struct unwind_place *left = a, *right = b;
     if (left->pc != right->pc)
         return left->pc < right->pc ? -1 : 1;
+    if (left->instruction != right->instruction)
+        return left->instruction < right->instruction ? -1 : 1;
+    if (left->python != right->python)
+        return left->python ? 1 : -1;
+    if (left->by_frame_pointer != right->by_frame_pointer)
+        return left->by_frame_pointer ? 1 : -1;
     return (int)left->exact - (int)right->exact;
 }
 
@@ -30,7 +36,7 @@ static int compare_stack(const struct stacks_thread *a, const struct stacks_thre
         if (order)
             return order;
     }
-    return 0;
+    return strcmp(a->why ? a->why : "", b->why ? b->why : "");
 }
 
 static int compare_thread(const void *a, const void *b)
@@ -114,7 +120,26 @@ void stacks_set_done(struct stacks_set *set)
     free(set->groups);
     free(set->known);
     free(set->names);
+    for (size_t i = 0; i < set->kept_count; i++)
+        free(set->kept[i]);
+    free(set->kept);
     memset(set, 0, sizeof *set);
+}
+
+const char *stacks_keep(struct stacks_set *set, const char *text)
+{
+    if (set->kept_count == set->kept_capacity) {
+        size_t capacity = set->kept_capacity * 2 + 64;
+        char **kept = realloc(set->kept, capacity * sizeof *kept);
+        if (!kept)
+            return NULL;
+        set->kept = kept;
+        set->kept_capacity = capacity;
+    }
+    char *copy = strdup(text);
+    if (copy)
+        set->kept[set->kept_count++] = copy;
+    return copy;
 }
 
 int stacks_set_names(struct stacks_set *set, size_t index, const struct unwind_frame *frames,
@@ -158,8 +183,18 @@ static u128 fnv(u128 hash, const void *data, size_t size_bytes)
     return hash;
 }
 
+static u128 fnv_python(u128 hash, const struct unwind_frame *frame)
+{
+    const char *file = frame->file ? stacks_base_name(frame->file) : "";
+    const char *function = frame->function ? frame->function : "";
+    hash = fnv(hash, file, strlen(file) + 1);
+    return fnv(hash, function, strlen(function) + 1);
+}
+
 static u128 fnv_frame(u128 hash, const struct unwind_frame *frame)
 {
+    if (frame->kind == UNWIND_PYTHON)
+        return fnv_python(hash, frame);
     const struct unwind_module *module = frame->module;
     uint8_t offset[8];
     if (module && module->build_id_bytes > 0 && !module->image)
@@ -195,13 +230,22 @@ int stacks_name_length(const char *function)
     return (int)(length ? length : strlen(function));
 }
 
+const char *stacks_base_name(const char *path)
+{
+    const char *slash = strrchr(path, '/');
+    return slash ? slash + 1 : path;
+}
+
 /* Appends a frame if it fits whole, so that no name is cut in two. */
 static bool join_frame(const struct unwind_frame *frame, char *out, size_t size_bytes)
 {
     size_t used = strlen(out);
     char text[256];
     const char *separator = used ? ";" : "";
-    if (frame->function)
+    if (frame->function && frame->kind == UNWIND_PYTHON)
+        text_format(text, sizeof text, "%s%s (%s)", separator, frame->function,
+                    stacks_base_name(frame->file ? frame->file : "?"));
+    else if (frame->function)
         text_format(text, sizeof text, "%s%.*s", separator, stacks_name_length(frame->function),
                     frame->function);
     else if (frame->module)

@@ -2,7 +2,7 @@
 /*
  * Writing grouped stacks for people and for flame graph tools. Invariant: what comes from the
  * process (names, paths) cannot harm a terminal; a group is written whole or not at all. Called by
- * stacks.c.
+ * stacks_finish.c.
  */
 #include "agent/os/linux/stacks_text.h"
 
@@ -49,11 +49,15 @@ static void put_head(struct writer *w, const struct stacks_head *head)
     text_put_time(head->wall_us, when, sizeof when);
     text_put_duration((int64_t)head->pause_us, pause, sizeof pause);
     text_put_duration((int64_t)head->expected_us, expected, sizeof expected);
-    put(w, "stacks of '");
+    put(w, head->kind);
+    put(w, " of '");
     put_safe(w, head->process);
     put_format(w, "', pid %" PRIu32 ", %s\n", head->pid, when);
-    put_format(w, "%zu thread%s, pause %s (expected %s)\n", head->threads,
-               head->threads == 1 ? "" : "s", pause, expected);
+    put_format(w, "%zu thread%s, ", head->threads, head->threads == 1 ? "" : "s");
+    if (head->paused)
+        put_format(w, "pause %s (expected %s)\n", pause, expected);
+    else
+        put(w, "not stopped\n");
     if (head->missing[0]) {
         put(w, "missing: ");
         put_safe(w, head->missing);
@@ -68,9 +72,25 @@ static void put_function(struct writer *w, const char *function)
                                  false);
 }
 
+/* "function (file.py:12) [python]" */
+static void put_python(struct writer *w, const struct unwind_frame *frame)
+{
+    put_safe(w, frame->function ? frame->function : "??");
+    if (frame->file) {
+        put(w, " (");
+        put_safe(w, frame->file);
+        put_format(w, ":%d)", frame->line);
+    }
+    put(w, " [python]");
+}
+
 /* "function+0x12 at file:line (module+0x345)" */
 static void put_frame(struct writer *w, struct unwind_place place, const struct unwind_frame *frame)
 {
+    if (frame->kind == UNWIND_PYTHON) {
+        put_python(w, frame);
+        return;
+    }
     if (frame->function)
         put_function(w, frame->function);
     else
@@ -88,6 +108,12 @@ static void put_frame(struct writer *w, struct unwind_place place, const struct 
         put(w, "+");
     }
     put_format(w, "0x%" PRIx64 ")", frame->module ? frame->offset : place.pc);
+    if (frame->kind == UNWIND_JIT)
+        put(w, " [jit]");
+    if (place.signal)
+        put(w, " [signal handler called]");
+    if (place.by_frame_pointer)
+        put(w, " [by frame pointer]");
 }
 
 static void put_members(struct writer *w, const struct stacks_set *set,
@@ -122,7 +148,7 @@ static void put_group(struct writer *w, const struct stacks_set *set,
         }
     }
     if (thread->why)
-        put_format(w, "     (no more frames: %s)\n", thread->why);
+        put_format(w, "     (no %sframes: %s)\n", thread->count ? "more " : "", thread->why);
 }
 
 static void put_module(struct writer *w, const struct unwind_module *module)
@@ -137,16 +163,27 @@ static void put_module(struct writer *w, const struct unwind_module *module)
     put(w, "\n");
 }
 
+static void put_folded_name(struct writer *w, const struct unwind_frame *frame)
+{
+    if (frame->kind == UNWIND_PYTHON && frame->function) {
+        put_safe(w, frame->function);
+        put(w, " (");
+        put_safe(w, frame->file ? stacks_base_name(frame->file) : "?");
+        put_format(w, ":%d)", frame->line);
+    } else if (frame->function) {
+        put_function(w, frame->function);
+    } else if (frame->module) {
+        put_safe(w, frame->module->name);
+    } else {
+        put(w, frame->kind == UNWIND_JIT ? "[jit]" : "??");
+    }
+}
+
 /* A ';' separates frames in the folded form, so none may stand in a name. */
 static void put_folded_frame(struct writer *w, const struct unwind_frame *frame)
 {
     size_t begin = w->out->size_bytes;
-    if (frame->function)
-        put_function(w, frame->function);
-    else if (frame->module)
-        put_safe(w, frame->module->name);
-    else
-        put(w, "??");
+    put_folded_name(w, frame);
     for (size_t i = begin; w->rc == 0 && i < w->out->size_bytes; i++) {
         if (w->out->data[i] == ';')
             w->out->data[i] = ':';
@@ -197,18 +234,6 @@ static void put_modules(struct writer *w, const struct unwind_module *modules, s
     keep_piece(w, mark);
 }
 
-static void put_all_folded(struct writer *w, const struct stacks_set *set, const char *process,
-                           size_t groups)
-{
-    put(w, "\n--- folded ---\n");
-    for (size_t i = 0; i < groups; i++) {
-        size_t mark = w->out->size_bytes;
-        put_folded(w, set, process, &set->groups[i]);
-        if (!keep_piece(w, mark))
-            return;
-    }
-}
-
 int stacks_write(const struct stacks_set *set, const struct stacks_head *head,
                  const struct unwind_module *modules, size_t module_count, struct buf *out,
                  size_t *left_out)
@@ -227,7 +252,23 @@ int stacks_write(const struct stacks_set *set, const struct stacks_head *head,
     *left_out = set->group_count - written;
     if (w.rc == 0)
         put_modules(&w, modules, module_count);
-    if (w.rc == 0)
-        put_all_folded(&w, set, head->process, set->group_count);
+    return verdict_of(&w);
+}
+
+int stacks_write_folded(const struct stacks_set *set, const struct stacks_head *head,
+                        const struct unwind_module *modules, size_t module_count, struct buf *out,
+                        size_t *left_out)
+{
+    struct writer w = {out, 0};
+    size_t written = 0;
+    (void)modules;
+    (void)module_count;
+    for (; written < set->group_count; written++) {
+        size_t mark = out->size_bytes;
+        put_folded(&w, set, head->process, &set->groups[written]);
+        if (!keep_piece(&w, mark))
+            break;
+    }
+    *left_out = set->group_count - written;
     return verdict_of(&w);
 }

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Threads with equal stacks brought together, and written for people. Pure: no process, no file;
- * names are given, so that tests need no ELF. Called by stacks.c.
+ * Threads with equal stacks brought together, and written for people, for flame graph tools and as
+ * JSON. Pure: no process, no file; names are given, so that tests need no ELF. Called by
+ * stacks_finish.c.
  */
 #ifndef TRAWL_AGENT_OS_LINUX_STACKS_TEXT_H
 #define TRAWL_AGENT_OS_LINUX_STACKS_TEXT_H
@@ -15,6 +16,7 @@
 struct stacks_thread {
     pid_t tid;
     char comm[STACKS_COMM_SIZE];
+    char state; /* as proc(5) has it; 0: not known */
     size_t first, count;
     const char *why; /* why there are no more frames; NULL: they are all there */
 };
@@ -45,16 +47,23 @@ struct stacks_set {
     size_t known_count;
     struct unwind_frame *names;
     size_t name_count, name_capacity;
+    char **kept; /* texts that names borrow */
+    size_t kept_count, kept_capacity;
 };
 
-/* Fills order, groups and known. ERR_NOMEM. */
+/* A copy of a text that lives as long as the set; NULL: no memory. */
+const char *stacks_keep(struct stacks_set *set, const char *text);
+
+/* Fills order, groups and known. Stacks that end for another reason are not equal. ERR_NOMEM. */
 int stacks_group(struct stacks_set *set, struct failure *f);
 void stacks_set_done(struct stacks_set *set);
 
 /*
  * FNV-1a, 128 bits, over each frame, innermost first: the module's build-id (without one: its
  * name), a zero byte, and the address in its file as 8 bytes, low first. Of the vdso, which belongs
- * to the kernel, only the name; of a place in no file, only the zero byte.
+ * to the kernel, only the name; of a place in no file, only the zero byte. Of a Python function the
+ * base name of its file, a zero byte, its name, a zero byte: neither line nor folder, so that it is
+ * the same on hosts where the application lies elsewhere.
  */
 void stacks_signature(const struct stacks_set *set, const struct stacks_thread *thread,
                       uint8_t out[16]);
@@ -68,23 +77,40 @@ size_t stacks_names(const struct stacks_set *set, struct unwind_place place,
 /* How much of a symbol is its name: without "@@VERSION". */
 int stacks_name_length(const char *function);
 
-/* What stands at the head of the text. */
+/* Base name of a path. */
+const char *stacks_base_name(const char *path);
+
+/* What stands at the head of a file. */
 struct stacks_head {
+    const char *kind; /* "stacks", "stacks0" */
     const char *process;
     uint32_t pid;
     int64_t wall_us;
+    bool paused;
     uint64_t pause_us, expected_us;
     size_t threads;
     const char *missing;
 };
 
 /*
- * Appends the text: head, groups, modules, folded lines. Groups that do not fit into out's limit
- * are left out and counted in *left_out. ERR_LIMIT: not even the head fits; ERR_NOMEM.
+ * Each appends one form. Groups that do not fit into out's limit are left out and counted in
+ * *left_out. ERR_LIMIT: not even the head fits; ERR_NOMEM.
  */
+typedef int (*stacks_write_fn)(const struct stacks_set *set, const struct stacks_head *head,
+                               const struct unwind_module *modules, size_t module_count,
+                               struct buf *out, size_t *left_out);
+/* For people: head, groups, modules. */
 int stacks_write(const struct stacks_set *set, const struct stacks_head *head,
                  const struct unwind_module *modules, size_t module_count, struct buf *out,
                  size_t *left_out);
+/* "process;outermost;...;innermost count" lines. */
+int stacks_write_folded(const struct stacks_set *set, const struct stacks_head *head,
+                        const struct unwind_module *modules, size_t module_count, struct buf *out,
+                        size_t *left_out);
+/* One object; in stacks_json.c. */
+int stacks_write_json(const struct stacks_set *set, const struct stacks_head *head,
+                      const struct unwind_module *modules, size_t module_count, struct buf *out,
+                      size_t *left_out);
 /* The first groups, for the verdict. */
 void stacks_tops(const struct stacks_set *set, struct os_result *result);
 

@@ -162,13 +162,13 @@ void stop_close(struct stop *stop)
     stop->count = stop->capacity = 0;
 }
 
-uint64_t stop_predict_us(const struct stop *stop, uint64_t copy_bytes)
+uint64_t stop_predict_us(const struct stop *stop, const struct os_costs *costs, uint64_t copy_bytes)
 {
     bool hard = false;
     for (size_t i = 0; i < stop->count && stop->threads; i++)
         hard |= stop->threads[i].sleeps_hard;
-    return STOP_COST_BASE_US + stop->count * STOP_COST_THREAD_US +
-           copy_bytes * STOP_COST_MIB_US / (1u << 20) + (hard ? STOP_HARD_US : 0);
+    return costs->stop_us + stop->count * (uint64_t)costs->thread_us +
+           copy_bytes * costs->copy_mib_us / (1u << 20) + (hard ? STOP_HARD_US : 0);
 }
 
 uint64_t stop_until_us(const struct stop *stop)

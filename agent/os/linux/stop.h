@@ -28,15 +28,12 @@
 #include <sys/types.h>
 #include <sys/user.h>
 
+#include "agent/os/costs.h"
 #include "agent/os/process.h"
 #include "common/err.h"
 
 #define STOP_THREADS_MAX 32768
 
-/* Measured costs, microseconds: of any stop, of one thread, of copying a MiB out of the process. */
-#define STOP_COST_BASE_US 100
-#define STOP_COST_THREAD_US 25
-#define STOP_COST_MIB_US 250
 /* Given at most to all threads in uninterruptible sleep together; not more than an eighth of the
  * limit. */
 #define STOP_HARD_US 3000
@@ -86,8 +83,10 @@ struct stop {
 int stop_open(struct stop *stop, const struct os_process *process, struct failure *f);
 void stop_close(struct stop *stop);
 
-/* How long a hold of the listed threads would last that copies `copy_bytes`. */
-uint64_t stop_predict_us(const struct stop *stop, uint64_t copy_bytes);
+/* How long a hold of the listed threads would last that copies `copy_bytes`, by what it costs here.
+ */
+uint64_t stop_predict_us(const struct stop *stop, const struct os_costs *costs,
+                         uint64_t copy_bytes);
 
 /*
  * Holds all threads, calls `held` and releases them. `held` runs while the process stands still: it

@@ -1,12 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Unwinding and naming by libdw, the only file of the agent that includes it. Invariant: libdw
- * never asks the process or the network for anything: registers and stacks come from the copy, code
- * and tables from files that were opened before. Worker only, after the process was released.
- * Called by stacks.c.
+ * Naming of addresses by libdw, which only unwind*.c include. Invariant: libdw never asks the
+ * process or the network for anything: code and tables come from files that were opened before.
+ * Worker only, after the process was released. Called by stacks and profile.
  */
-#include "agent/os/linux/unwind.h"
-
 #include <dwarf.h>
 #include <elfutils/libdwfl.h>
 #include <stdlib.h>
@@ -14,19 +11,7 @@
 #include <time.h>
 #include <unistd.h>
 
-#define REGISTERS 17 /* DWARF numbers 0 to 16 of x86-64: psABI, figure 3.36 */
-
-struct unwind {
-    struct unwind_files files;
-    Dwfl *dwfl;
-    pid_t pid;
-    /* The walk that is going on. */
-    const struct unwind_thread *thread;
-    struct unwind_place *places;
-    size_t count, max;
-    bool beyond_copy;
-    uint64_t lines_us;
-};
+#include "agent/os/linux/unwind_private.h"
 
 /*
  * libdw asks debuginfod servers through these, by loading a shared library. Defined here, they take
@@ -85,69 +70,8 @@ static int give_elf(Dwfl_Module *handle, void **data, const char *name, Dwarf_Ad
     return fd;
 }
 
-/* One thread at a time is walked; libdw asks for "the next" until there is none. */
-static pid_t give_thread(Dwfl *dwfl, void *argument, void **thread_argument)
-{
-    (void)dwfl;
-    struct unwind *unwind = argument;
-    if (*thread_argument)
-        return 0;
-    *thread_argument = unwind;
-    return unwind->thread->tid;
-}
-
-static bool give_this_thread(Dwfl *dwfl, pid_t tid, void *argument, void **thread_argument)
-{
-    (void)dwfl;
-    (void)tid;
-    *thread_argument = argument;
-    return true;
-}
-
-static bool give_memory(Dwfl *dwfl, Dwarf_Addr address, Dwarf_Word *result, void *argument)
-{
-    (void)dwfl;
-    struct unwind *unwind = argument;
-    const struct unwind_thread *thread = unwind->thread;
-    uint64_t offset = address - thread->stack_start;
-    if (address < thread->stack_start || offset > thread->stack_bytes ||
-        thread->stack_bytes - offset < sizeof *result) {
-        unwind->beyond_copy = true;
-        return false;
-    }
-    memcpy(result, thread->stack + offset, sizeof *result);
-    return true;
-}
-
-static bool give_registers(Dwfl_Thread *handle, void *argument)
-{
-    const struct user_regs_struct *r = ((struct unwind *)argument)->thread->regs;
-    const Dwarf_Word words[REGISTERS] = {r->rax, r->rdx, r->rcx, r->rbx, r->rsi, r->rdi,
-                                         r->rbp, r->rsp, r->r8,  r->r9,  r->r10, r->r11,
-                                         r->r12, r->r13, r->r14, r->r15, r->rip};
-    return dwfl_thread_state_registers(handle, 0, REGISTERS, words);
-}
-
-static int take_frame(Dwfl_Frame *frame, void *argument)
-{
-    struct unwind *unwind = argument;
-    struct unwind_place place;
-    Dwarf_Addr pc;
-    if (!dwfl_frame_pc(frame, &pc, &place.exact))
-        return DWARF_CB_ABORT;
-    if (unwind->count == unwind->max)
-        return DWARF_CB_ABORT;
-    place.pc = pc;
-    unwind->places[unwind->count++] = place;
-    return DWARF_CB_OK;
-}
-
 static const Dwfl_Callbacks file_callbacks = {.find_elf = give_elf,
                                               .find_debuginfo = dwfl_standard_find_debuginfo};
-static const Dwfl_Thread_Callbacks thread_callbacks = {.next_thread = give_thread,
-                                                       .get_thread = give_this_thread,
-                                                       .memory_read = give_memory,
-                                                       .set_initial_registers = give_registers};
 
 /* ---- opening ---- */
 
@@ -156,12 +80,14 @@ int unwind_open(struct unwind **out, pid_t pid, const struct maps *maps, struct 
     struct unwind *unwind = calloc(1, sizeof *unwind);
     if (!unwind)
         return fail(f, ERR_NOMEM, "no memory to unwind");
-    unwind->pid = pid;
+    unwind->lines = true;
+    unwind->jit.fd = -1;
     int rc = unwind_files_open(&unwind->files, pid, maps, f);
     if (rc) {
         free(unwind);
         return rc;
     }
+    perf_map_open(&unwind->jit, pid);
     *out = unwind;
     return 0;
 }
@@ -173,6 +99,7 @@ void unwind_close(struct unwind *unwind)
     if (unwind->dwfl)
         dwfl_end(unwind->dwfl);
     unwind_files_close(&unwind->files);
+    perf_map_close(&unwind->jit);
     free(unwind);
 }
 
@@ -246,30 +173,14 @@ int unwind_start(struct unwind *unwind, struct failure *f)
     if (rc)
         return rc;
     dwfl_getmodules(unwind->dwfl, learn_module, NULL, 0);
-    if (!dwfl_attach_state(unwind->dwfl, NULL, unwind->pid, &thread_callbacks, unwind))
-        return fail(f, ERR_UNSUPPORTED, "libdw cannot unwind this process: %s", dwfl_errmsg(-1));
     return 0;
 }
 
-/* ---- walking and naming ---- */
+/* ---- naming ---- */
 
-size_t unwind_walk(struct unwind *unwind, const struct unwind_thread *thread,
-                   struct unwind_place *places, size_t max, const char **why)
+void unwind_set_lines(struct unwind *unwind, bool lines)
 {
-    unwind->thread = thread;
-    unwind->places = places;
-    unwind->max = max;
-    unwind->count = 0;
-    unwind->beyond_copy = false;
-    int rc = dwfl_getthread_frames(unwind->dwfl, thread->tid, take_frame, unwind);
-    if (unwind->count == 0 && max > 0)
-        places[unwind->count++] = (struct unwind_place){thread->regs->rip, true};
-    *why = NULL;
-    if (unwind->beyond_copy)
-        *why = "the stack goes on beyond what was copied";
-    else if (rc > 0)
-        *why = "more frames than the limit";
-    return unwind->count;
+    unwind->lines = lines;
 }
 
 /* As the linker knows it, else as the source does: what gdb shows. */
@@ -360,7 +271,7 @@ static size_t expand_inlined(Dwfl_Module *handle, uint64_t address, struct unwin
 static size_t add_debug_info(struct unwind *unwind, Dwfl_Module *handle, uint64_t address,
                              struct unwind_frame *frames, size_t max)
 {
-    if (unwind_lines_cut(unwind))
+    if (!unwind->lines || unwind_lines_cut(unwind))
         return 1;
     uint64_t began = now_us();
     Dwfl_Line *line = dwfl_module_getsrc(handle, address);
@@ -371,17 +282,70 @@ static size_t add_debug_info(struct unwind *unwind, Dwfl_Module *handle, uint64_
     return count;
 }
 
+static uint64_t address_of(struct unwind_place place)
+{
+    return place.exact || place.signal ? place.pc : place.pc - 1;
+}
+
+static int compare_address(const void *a, const void *b)
+{
+    uint64_t left = *(const uint64_t *)a, right = *(const uint64_t *)b;
+    return left < right ? -1 : left > right;
+}
+
+int unwind_learn(struct unwind *unwind, const struct unwind_place *places, size_t count,
+                 struct failure *f)
+{
+    size_t wanted = 0, kept = 0;
+    uint64_t *addresses = calloc(count + 1, sizeof *addresses);
+    if (!addresses)
+        return fail(f, ERR_NOMEM, "no memory for %zu addresses", count);
+    for (size_t i = 0; i < count; i++) {
+        uint64_t address = address_of(places[i]);
+        if (!places[i].python && !dwfl_addrmodule(unwind->dwfl, address))
+            addresses[wanted++] = address;
+    }
+    qsort(addresses, wanted, sizeof *addresses, compare_address);
+    for (size_t i = 0; i < wanted; i++) {
+        if (kept == 0 || addresses[kept - 1] != addresses[i])
+            addresses[kept++] = addresses[i];
+    }
+    int rc = perf_map_ask(&unwind->jit, addresses, kept, f);
+    free(addresses);
+    return rc;
+}
+
+bool unwind_names_cut(const struct unwind *unwind)
+{
+    return unwind->jit.cut;
+}
+
+/* Code in no file: by what the process itself says of it. */
+static size_t name_jit(const struct unwind *unwind, struct unwind_place place,
+                       struct unwind_frame *out)
+{
+    const struct perf_map_name *found = perf_map_find(&unwind->jit, address_of(place));
+    if (unwind_is_code(&unwind->files, address_of(place)))
+        out->kind = UNWIND_JIT;
+    if (found) {
+        out->kind = UNWIND_JIT;
+        out->function = found->name;
+        out->function_offset = place.pc - found->start;
+    }
+    return 1;
+}
+
 size_t unwind_name(struct unwind *unwind, struct unwind_place place, struct unwind_frame *out,
                    size_t max)
 {
     memset(out, 0, sizeof *out);
-    uint64_t address = place.exact ? place.pc : place.pc - 1;
+    uint64_t address = address_of(place);
     Dwfl_Module *handle = dwfl_addrmodule(unwind->dwfl, address);
     void **data = NULL;
     if (handle)
         dwfl_module_info(handle, &data, NULL, NULL, NULL, NULL, NULL, NULL);
     if (!data || !*data)
-        return 1;
+        return name_jit(unwind, place, out);
     out->module = *data;
     out->offset = place.pc - out->module->bias;
     GElf_Off offset = 0;

@@ -40,15 +40,32 @@ struct unwind_module {
 struct unwind_thread {
     pid_t tid;
     const struct user_regs_struct *regs;
+    bool few_registers; /* only rip and rsp are known; what needs another ends the walk */
     const uint8_t *stack;
     uint64_t stack_start;
     size_t stack_bytes;
+    const uint8_t *second; /* the stack that a signal came on, when its handler has its own */
+    uint64_t second_start;
+    size_t second_bytes;
 };
 
-/* A frame's place. `exact`: the instruction itself; else a return address, one behind the call. */
+/*
+ * A frame's place. `exact`: the instruction itself; else a return address, one behind the call.
+ * Of a Python function `pc` is its code object and `instruction` how far it is.
+ */
 struct unwind_place {
     uint64_t pc;
+    uint32_t instruction;
     bool exact;
+    bool python;
+    bool signal;           /* where a signal handler returns to: the frame the kernel made */
+    bool by_frame_pointer; /* found by the frame pointer of the frame before it, not by rules */
+};
+
+enum unwind_kind {
+    UNWIND_NATIVE, /* code of a file */
+    UNWIND_JIT,    /* code made at run time */
+    UNWIND_PYTHON, /* a function that an interpreter runs */
 };
 
 /*
@@ -63,6 +80,7 @@ struct unwind_frame {
     bool inlined;                       /* its code stands in the function of the next frame */
     const char *file;                   /* NULL: no debug information here */
     int line;
+    enum unwind_kind kind;
 };
 
 struct unwind;
@@ -78,12 +96,31 @@ size_t unwind_modules_left(const struct unwind *unwind);
  * files. */
 int unwind_start(struct unwind *unwind, struct failure *f);
 
+/* Without source lines and inlined functions: for those who need little memory. Default: with. */
+void unwind_set_lines(struct unwind *unwind, bool lines);
+
 /*
- * Fills at most `max` places, innermost first. *why is NULL when the outermost frame was reached,
- * else a constant text that says why not. At least one frame is given.
+ * Fills at most `max` places (> 0), innermost first. *why is NULL when the outermost frame was
+ * reached, else a constant text that says why not. At least one frame is given.
  */
 size_t unwind_walk(struct unwind *unwind, const struct unwind_thread *thread,
                    struct unwind_place *places, size_t max, const char **why);
+
+/*
+ * Looks up the names of code made at run time (perf_map.h) for these places, in any order; others
+ * are passed over. unwind_name() then knows them. ERR_NOMEM; ERR_LIMIT: too many.
+ */
+int unwind_learn(struct unwind *unwind, const struct unwind_place *places, size_t count,
+                 struct failure *f);
+/* Whether the process's list of names was longer than what is read of it. */
+bool unwind_names_cut(const struct unwind *unwind);
+
+/*
+ * The address in memory of a symbol of a module, *size_bytes of it behind; for the tables of an
+ * interpreter. Reads the file: may be called before unwind_start(). ERR_NOTFOUND.
+ */
+int unwind_symbol(struct unwind *unwind, const struct unwind_module *module, const char *name,
+                  uint64_t *address, uint64_t *size_bytes);
 
 /*
  * Names a place: at most `max` frames (>= 1), the innermost inlined function first, the function
@@ -95,14 +132,5 @@ size_t unwind_walk(struct unwind *unwind, const struct unwind_thread *thread,
 size_t unwind_name(struct unwind *unwind, struct unwind_place place, struct unwind_frame *out,
                    size_t max);
 bool unwind_lines_cut(const struct unwind *unwind);
-
-/* Private to unwind*.c: the list of modules. */
-struct unwind_files {
-    struct unwind_module *list;
-    size_t count, left;
-};
-int unwind_files_open(struct unwind_files *files, pid_t pid, const struct maps *maps,
-                      struct failure *f);
-void unwind_files_close(struct unwind_files *files);
 
 #endif

@@ -3,8 +3,6 @@
  * Opening the files that a process runs. Invariant: what is opened is a regular file, and the one
  * that is mapped, whatever its path leads to today. Nothing is parsed here. Called by unwind.c.
  */
-#include "agent/os/linux/unwind.h"
-
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
@@ -14,6 +12,7 @@
 #include <sys/uio.h>
 #include <unistd.h>
 
+#include "agent/os/linux/unwind_private.h"
 #include "common/text.h"
 
 #define VDSO "[vdso]"
@@ -127,6 +126,41 @@ static void add_module(struct unwind_files *files, pid_t pid, const struct maps 
     }
 }
 
+/* ---- what may be code ---- */
+
+static int list_code(struct unwind_files *files, const struct maps *maps, struct failure *f)
+{
+    size_t count = 0;
+    for (size_t i = 0; i < maps->count; i++)
+        count += maps->list[i].executable;
+    files->code = calloc(count + 1, sizeof *files->code);
+    if (!files->code)
+        return fail(f, ERR_NOMEM, "no memory for %zu ranges of code", count);
+    for (size_t i = 0; i < maps->count; i++) {
+        const struct map *map = &maps->list[i];
+        if (map->executable)
+            files->code[files->code_count++] = (struct unwind_range){map->start, map->end};
+    }
+    return 0;
+}
+
+bool unwind_is_code(const struct unwind_files *files, uint64_t address)
+{
+    size_t low = 0, high = files->code_count;
+    while (low < high) {
+        size_t middle = low + (high - low) / 2;
+        if (address < files->code[middle].start)
+            high = middle;
+        else if (address >= files->code[middle].end)
+            low = middle + 1;
+        else
+            return true;
+    }
+    return false;
+}
+
+/* ---- the whole ---- */
+
 int unwind_files_open(struct unwind_files *files, pid_t pid, const struct maps *maps,
                       struct failure *f)
 {
@@ -134,6 +168,11 @@ int unwind_files_open(struct unwind_files *files, pid_t pid, const struct maps *
     files->list = calloc(UNWIND_MODULES_MAX, sizeof *files->list);
     if (!files->list)
         return fail(f, ERR_NOMEM, "no memory for %d modules", UNWIND_MODULES_MAX);
+    int rc = list_code(files, maps, f);
+    if (rc) {
+        unwind_files_close(files);
+        return rc;
+    }
     for (size_t i = 0; i < maps->count;) {
         bool code;
         size_t count = module_extent(maps, i, &code);
@@ -153,5 +192,6 @@ void unwind_files_close(struct unwind_files *files)
         free(files->list[i].image);
     }
     free(files->list);
+    free(files->code);
     memset(files, 0, sizeof *files);
 }

@@ -5,6 +5,8 @@
  */
 #include "agent/os/stacks.h"
 
+#include <sys/ptrace.h>
+
 #include "agent/os/linux/stacks_text.h"
 #include "common/port.h"
 #include "common/text.h"
@@ -40,7 +42,8 @@ static void make_set(struct stacks_set *set)
         snprintf(thread->comm, sizeof thread->comm, "t%zu", i + 1);
         thread->first = i * 3;
         for (size_t k = 0; k < 3 && stacks[kind][k]; k++) {
-            set->places[thread->first + k] = (struct unwind_place){stacks[kind][k], k == 0};
+            set->places[thread->first + k] =
+                (struct unwind_place){.pc = stacks[kind][k], .exact = k == 0};
             thread->count++;
         }
     }
@@ -103,21 +106,23 @@ static const char golden[] = "stacks of 'a\\x1bpp', pid 77, 2026-11-23T14:02:05.
                              "#1   evil;na\\x1bme+0x4 (app+0x20)\n"
                              "\n--- modules ---\n"
                              "0x000000001000-0x000000009000 abcd /opt/app\n"
-                             "0x000000010000-0x000000019000 - /opt/\\x1b[31mold.so\n"
-                             "\n--- folded ---\n"
-                             "a\\x1bpp;root;small;evil:na\\x1bme;leaf 3\n"
-                             "a\\x1bpp;old.so+0x40;evil:na\\x1bme;leaf 1\n"
-                             "a\\x1bpp;evil:na\\x1bme;leaf 1\n";
+                             "0x000000010000-0x000000019000 - /opt/\\x1b[31mold.so\n";
 
-static const struct stacks_head head = {.process = "a\x1bpp",
+static const char golden_folded[] = "a\\x1bpp;root;small;evil:na\\x1bme;leaf 3\n"
+                                    "a\\x1bpp;old.so+0x40;evil:na\\x1bme;leaf 1\n"
+                                    "a\\x1bpp;evil:na\\x1bme;leaf 1\n";
+
+static const struct stacks_head head = {.kind = "stacks",
+                                        .process = "a\x1bpp",
                                         .pid = 77,
                                         .wall_us = 1795442525123000,
+                                        .paused = true,
                                         .pause_us = 210,
                                         .expected_us = 320,
                                         .threads = 5,
                                         .missing = "nothing much"};
 
-TEST(the_text_is_as_documented)
+static void check_form(stacks_write_fn write, const char *expected)
 {
     struct stacks_set set;
     struct buf out;
@@ -126,10 +131,47 @@ TEST(the_text_is_as_documented)
     make_set(&set);
     name_set(&set);
     buf_init(&out, TEXT_MAX);
-    CHECK_EQ_INT(stacks_write(&set, &head, modules, 2, &out, &left_out), 0);
+    CHECK_EQ_INT(write(&set, &head, modules, 2, &out, &left_out), 0);
     CHECK_EQ_INT(left_out, 0);
-    CHECK_EQ_STR(buf_str(&out), golden);
+    CHECK_EQ_STR(buf_str(&out), expected);
     buf_done(&out);
+    stacks_set_done(&set);
+}
+
+TEST(the_text_is_as_documented)
+{
+    check_form(stacks_write, golden);
+}
+
+TEST(the_folded_form_is_as_flame_graph_tools_read_it)
+{
+    check_form(stacks_write_folded, golden_folded);
+}
+
+/* However little room there is: valid to the end, whole groups. */
+TEST(json_that_does_not_fit_is_cut_between_groups)
+{
+    struct stacks_set set;
+    const struct unwind_module modules[] = {app, plain};
+    size_t seen[5] = {0, 0, 0, 0, 0};
+    make_set(&set);
+    name_set(&set);
+    for (size_t limit = 200; limit < 3600; limit++) {
+        struct buf out;
+        size_t left_out = 0;
+        buf_init(&out, limit);
+        int rc = stacks_write_json(&set, &head, modules, 2, &out, &left_out);
+        if (rc == 0) {
+            const char *text = buf_str(&out);
+            char expected[64];
+            snprintf(expected, sizeof expected, "],\"groups_left_out\":%zu}\n", left_out);
+            CHECK(strcmp(text + out.size_bytes - strlen(expected), expected) == 0);
+            CHECK(strncmp(text, "{\"kind\":\"stacks\",\"process\":\"a\\u001bpp\",", 38) == 0);
+        }
+        seen[rc ? 4 : left_out]++;
+        buf_done(&out);
+    }
+    CHECK(seen[0] && seen[1] && seen[2] && seen[3] && seen[4]);
     stacks_set_done(&set);
 }
 
@@ -180,13 +222,93 @@ TEST(a_signature_is_of_module_and_offset)
     stacks_set_done(&set);
 }
 
+/* A Python function counts by its file's base name and its own: neither line nor folder. */
+TEST(a_python_function_is_the_same_wherever_its_file_lies)
+{
+    static const char *const files[] = {"/opt/a/app.py", "/srv/b/app.py", "/srv/b/other.py"};
+    uint8_t signatures[3][16];
+    for (int i = 0; i < 3; i++) {
+        struct stacks_set set;
+        make_set(&set);
+        for (size_t k = 0; k < set.known_count; k++) {
+            struct unwind_frame frame = {
+                .kind = UNWIND_PYTHON, .function = "f", .file = files[i], .line = 10 + i};
+            REQUIRE(stacks_set_names(&set, k, &frame, 1) == 0);
+        }
+        stacks_signature(&set, &set.threads[0], signatures[i]);
+        stacks_set_done(&set);
+    }
+    CHECK_EQ_MEM(signatures[0], signatures[1], 16);
+    CHECK(memcmp(signatures[0], signatures[2], 16) != 0);
+}
+
 /* ---- whole captures ---- */
 
-static int capture(const struct victim *v, uint32_t pause_max_us, struct buf *out,
-                   struct os_result *result, struct failure *f)
+#define FILES 3
+
+/* What a capture gave: txt, folded, json. */
+struct given {
+    struct buf file[FILES];
+    char endings[64];
+    int next;
+    int refuse; /* error for the first file; 0: none */
+    struct os_result result;
+    struct failure failure;
+};
+
+static struct given given;
+
+static int begin(void *context, const char *ending, struct failure *f)
 {
-    buf_init(out, TEXT_MAX);
-    return os_stacks_capture(&v->process, pause_max_us, out, result, f);
+    struct given *g = context;
+    if (g->refuse)
+        return fail(f, g->refuse, "no room");
+    REQUIRE(g->next < FILES);
+    g->next++;
+    strncat(g->endings, ending, 15);
+    strncat(g->endings, " ", 2);
+    return 0;
+}
+
+static int write_bytes(void *context, struct span bytes, struct failure *f)
+{
+    struct given *g = context;
+    (void)f;
+    return buf_append_span(&g->file[g->next - 1], bytes);
+}
+
+static void forget(void)
+{
+    for (int i = 0; i < FILES; i++)
+        buf_done(&given.file[i]);
+    memset(&given, 0, sizeof given);
+}
+
+typedef int (*capture_fn)(const struct os_take *take, const struct os_output *out,
+                          struct os_result *result, struct failure *f);
+
+static int capture_by(capture_fn kind, const struct victim *v, uint32_t pause_max_us)
+{
+    struct os_costs costs;
+    struct os_take take = {.process = v->process, .pause_max_us = pause_max_us, .costs = &costs};
+    struct os_output out = {begin, write_bytes, &given};
+    int refuse = given.refuse;
+    os_costs_default(&costs);
+    forget();
+    given.refuse = refuse;
+    for (int i = 0; i < FILES; i++)
+        buf_init(&given.file[i], TEXT_MAX);
+    return kind(&take, &out, &given.result, &given.failure);
+}
+
+static int capture(const struct victim *v, uint32_t pause_max_us)
+{
+    return capture_by(os_stacks_capture, v, pause_max_us);
+}
+
+static const char *text(void)
+{
+    return buf_str(&given.file[0]);
 }
 
 /* Whether the words stand in the text one after the other. */
@@ -206,9 +328,6 @@ static bool in_order(const char *text, const char *const *words)
 TEST(nested_functions_are_named)
 {
     struct victim v;
-    struct buf out;
-    struct os_result result;
-    struct failure f = {0, ""};
     static const char *const words[] = {"stacks of 'threads'",
                                         "4 threads, pause",
                                         "3 threads: sleeper (",
@@ -222,23 +341,22 @@ TEST(nested_functions_are_named)
                                         " main+0x",
                                         "--- modules ---",
                                         "/threads\n",
-                                        "--- folded ---",
-                                        ";sleeper;victim_outer;victim_middle;",
-                                        " 3\n",
                                         NULL};
     victim_start(&v, "threads", "3", NULL);
-    CHECK_EQ_INT(capture(&v, PAUSE_MAX_US, &out, &result, &f), 0);
-    CHECK_EQ_STR(f.text, "");
-    CHECK(in_order(buf_str(&out), words));
-    CHECK_EQ_INT(result.threads, 4);
-    CHECK_EQ_INT(result.threads_missed, 0);
-    CHECK(result.paused && result.pause_us > 0);
-    CHECK_EQ_STR(result.missing, "");
-    CHECK_EQ_INT(result.top_count, 2);
-    CHECK_EQ_INT(result.tops[0].threads, 3);
-    CHECK(strstr(result.tops[0].frames, ";victim_inner;victim_middle;victim_outer;") != NULL);
+    CHECK_EQ_INT(capture(&v, PAUSE_MAX_US), 0);
+    CHECK_EQ_STR(given.failure.text, "");
+    CHECK(in_order(text(), words));
+    CHECK_EQ_INT(given.result.threads, 4);
+    CHECK_EQ_INT(given.result.threads_missed, 0);
+    CHECK(given.result.paused && given.result.pause_us > 0);
+    CHECK_EQ_STR(given.result.missing, "");
+    CHECK_EQ_INT(given.result.top_count, 2);
+    CHECK_EQ_INT(given.result.tops[0].threads, 3);
+    CHECK_EQ_STR(given.endings, "txt folded json ");
+    CHECK(strstr(buf_str(&given.file[1]), ";sleeper;victim_outer;victim_middle;victim_inner;"));
+    CHECK(strstr(buf_str(&given.file[2]), "\"function\":\"victim_inner\""));
+    CHECK(strstr(given.result.tops[0].frames, ";victim_inner;victim_middle;victim_outer;") != NULL);
     victim_check_free(&v);
-    buf_done(&out);
     victim_end(&v);
 }
 
@@ -247,10 +365,9 @@ TEST(two_processes_of_one_program_have_one_signature)
     struct os_result results[2];
     for (int i = 0; i < 2; i++) {
         struct victim v;
-        struct buf out;
         victim_start(&v, "threads", "2", NULL);
-        CHECK_EQ_INT(capture(&v, PAUSE_MAX_US, &out, &results[i], NULL), 0);
-        buf_done(&out);
+        CHECK_EQ_INT(capture(&v, PAUSE_MAX_US), 0);
+        results[i] = given.result;
         victim_end(&v);
     }
     CHECK_EQ_MEM(results[0].tops[0].signature, results[1].tops[0].signature, 16);
@@ -260,80 +377,59 @@ TEST(two_processes_of_one_program_have_one_signature)
 TEST_LIMIT(two_hundred_threads_are_captured, 60)
 {
     struct victim v;
-    struct buf out;
-    struct os_result result;
-    struct failure f = {0, ""};
     victim_start(&v, "threads", "199", NULL);
-    CHECK_EQ_INT(capture(&v, PAUSE_MAX_US, &out, &result, &f), 0);
-    CHECK_EQ_INT(result.threads, 200);
-    CHECK_EQ_INT(result.tops[0].threads, 199);
-    CHECK(strstr(buf_str(&out), "and 191 more\n") != NULL);
-    printf("      pause %llu us\n", (unsigned long long)result.pause_us);
-    buf_done(&out);
+    CHECK_EQ_INT(capture(&v, PAUSE_MAX_US), 0);
+    CHECK_EQ_INT(given.result.threads, 200);
+    CHECK_EQ_INT(given.result.tops[0].threads, 199);
+    CHECK(strstr(text(), "and 191 more\n") != NULL);
+    printf("      pause %llu us\n", (unsigned long long)given.result.pause_us);
     victim_end(&v);
 }
 
 TEST(a_pause_that_would_be_too_long_is_refused)
 {
     struct victim v;
-    struct buf out;
-    struct os_result result;
-    struct failure f = {0, ""};
     victim_start(&v, "threads", "100", NULL);
-    CHECK_EQ_INT(capture(&v, 2000, &out, &result, &f), ERR_REFUSED);
-    CHECK(strncmp(f.text, "pause would be ", 15) == 0);
-    CHECK(strstr(f.text, "limit ") != NULL);
-    CHECK_EQ_INT(out.size_bytes, 0);
-    CHECK(!result.paused);
-    buf_done(&out);
+    CHECK_EQ_INT(capture(&v, 2000), ERR_REFUSED);
+    CHECK(strncmp(given.failure.text, "pause would be ", 15) == 0);
+    CHECK(strstr(given.failure.text, "limit 2.0 ms: --pause-max allows more, 'stacks0' stops "
+                                     "nothing") != NULL);
+    CHECK_EQ_INT(given.next, 0);
+    CHECK_EQ_INT(given.file[0].size_bytes, 0);
+    CHECK(!given.result.paused);
     victim_end(&v);
 }
 
 TEST(a_process_that_is_gone_is_said_to_be)
 {
     struct victim v;
-    struct buf out;
-    struct os_result result;
-    struct failure f = {0, ""};
     victim_start(&v, "idle", NULL, NULL);
     victim_end(&v);
-    CHECK_EQ_INT(capture(&v, PAUSE_MAX_US, &out, &result, &f), ERR_GONE);
-    CHECK(f.text[0] != '\0');
-    CHECK_EQ_INT(out.size_bytes, 0);
-    buf_done(&out);
+    CHECK_EQ_INT(capture(&v, PAUSE_MAX_US), ERR_GONE);
+    CHECK(given.failure.text[0] != '\0');
+    CHECK_EQ_INT(given.file[0].size_bytes, 0);
 }
 
 TEST(what_did_not_stop_is_named)
 {
     struct victim v;
-    struct buf out;
-    struct os_result result;
-    struct failure f = {0, ""};
     victim_start(&v, "vfork", NULL, NULL);
-    CHECK_EQ_INT(capture(&v, PAUSE_MAX_US, &out, &result, &f), 0);
-    CHECK_EQ_INT(result.threads, 1);
-    CHECK_EQ_INT(result.threads_missed, 1);
-    CHECK(strstr(result.missing, "'forker' did not stop in time: state D in ") != NULL);
-    CHECK(strstr(buf_str(&out), "missing: thread ") != NULL);
+    CHECK_EQ_INT(capture(&v, PAUSE_MAX_US), 0);
+    CHECK_EQ_INT(given.result.threads, 1);
+    CHECK_EQ_INT(given.result.threads_missed, 1);
+    CHECK(strstr(given.result.missing, "'forker' did not stop in time: state D in ") != NULL);
+    CHECK(strstr(text(), "missing: thread ") != NULL);
     victim_check_free(&v);
-    buf_done(&out);
     victim_end(&v);
 }
 
-TEST(too_little_room_is_a_limit)
+TEST(an_output_that_fails_ends_it)
 {
     struct victim v;
-    struct buf out;
-    struct os_result result;
-    struct failure f = {0, ""};
     victim_start(&v, "threads", "3", NULL);
-    buf_init(&out, 40);
-    CHECK_EQ_INT(os_stacks_capture(&v.process, PAUSE_MAX_US, &out, &result, &f), ERR_LIMIT);
-    buf_done(&out);
-    buf_init(&out, 400);
-    CHECK_EQ_INT(os_stacks_capture(&v.process, PAUSE_MAX_US, &out, &result, &f), 0);
-    CHECK(strstr(result.missing, "text limit of 400 bytes") != NULL);
-    buf_done(&out);
+    given.refuse = ERR_FULL;
+    CHECK_EQ_INT(capture(&v, PAUSE_MAX_US), ERR_FULL);
+    CHECK_EQ_STR(given.failure.text, "no room");
     victim_check_free(&v);
     victim_end(&v);
 }
@@ -349,12 +445,8 @@ TEST_LIMIT(a_killed_capture_leaves_it_running, 60)
         int traced;
         pid_t worker = fork();
         if (worker == 0) {
-            struct buf out;
-            struct os_result result;
-            for (;;) {
-                capture(&v, PAUSE_MAX_US, &out, &result, NULL);
-                buf_done(&out);
-            }
+            for (;;)
+                capture(&v, PAUSE_MAX_US);
         }
         struct timespec t = {0, 1000000 + rand_r(&seed) % 30000000};
         nanosleep(&t, NULL);
@@ -365,4 +457,158 @@ TEST_LIMIT(a_killed_capture_leaves_it_running, 60)
     }
     victim_ask(&v, line, sizeof line);
     victim_end(&v);
+}
+
+/* ---- stacks0 ---- */
+
+TEST(stacks_are_the_same_without_a_stop)
+{
+    struct victim v;
+    uint8_t signatures[2][16];
+    victim_start(&v, "threads", "5", NULL);
+    CHECK_EQ_INT(capture(&v, PAUSE_MAX_US), 0);
+    memcpy(signatures[0], given.result.tops[0].signature, 16);
+    CHECK_EQ_INT(capture_by(os_stacks0_capture, &v, PAUSE_MAX_US), 0);
+    memcpy(signatures[1], given.result.tops[0].signature, 16);
+    CHECK_EQ_MEM(signatures[0], signatures[1], 16);
+    CHECK_EQ_INT(given.result.tops[0].threads, 5);
+    CHECK_EQ_INT(given.result.threads, 6);
+    CHECK_EQ_INT(given.result.threads_missed, 0);
+    CHECK(!given.result.paused);
+    CHECK_EQ_INT(given.result.pause_us, 0);
+    CHECK_EQ_INT(given.result.expected_us, 0);
+    CHECK_EQ_STR(given.result.missing, "");
+    CHECK_EQ_STR(given.endings, "txt folded json ");
+    CHECK(strstr(text(), "6 threads, not stopped\n") != NULL);
+    victim_end(&v);
+}
+
+TEST(a_thread_on_a_processor_is_said_to_run)
+{
+    struct victim v;
+    victim_start(&v, "threads", "2", "1");
+    CHECK_EQ_INT(capture_by(os_stacks0_capture, &v, PAUSE_MAX_US), 0);
+    CHECK_EQ_INT(given.result.threads, 4);
+    CHECK_EQ_INT(given.result.threads_missed, 1);
+    CHECK(strstr(given.result.missing, "frames of 1 thread: it was running") != NULL);
+    CHECK(strstr(text(), "1 thread: heartbeat (") != NULL);
+    CHECK(strstr(text(), "(no frames: it was running)") != NULL);
+    CHECK(strstr(buf_str(&given.file[2]), "\"why_no_more\":\"it was running\"") != NULL);
+    victim_end(&v);
+}
+
+/* A thread that wakes every few microseconds: whole or not at all, never a mixture. */
+TEST(a_thread_that_moves_is_never_a_mixture)
+{
+    struct victim v;
+    int whole = 0, none = 0;
+    victim_start(&v, "frames", "moving", NULL);
+    for (int i = 0; i < 100; i++) {
+        CHECK_EQ_INT(capture_by(os_stacks0_capture, &v, PAUSE_MAX_US), 0);
+        const char *one = strstr(text(), " moving (");
+        REQUIRE(one != NULL);
+        bool is_whole = strstr(one, "odd_leaf+") && strstr(one, "odd_root+");
+        is_whole |= strstr(one, "even_leaf+") && strstr(one, "even_root+");
+        bool mixed = strstr(one, "odd_") && strstr(one, "even_");
+        CHECK(!mixed);
+        whole += is_whole;
+        none += !is_whole;
+    }
+    printf("      %d whole, %d not\n", whole, none);
+    victim_end(&v);
+}
+
+TEST(a_traced_process_is_looked_at_without_a_stop)
+{
+    struct victim v, gone;
+    victim_start(&v, "threads", "2", NULL);
+    REQUIRE(ptrace(PTRACE_SEIZE, v.pid, 0, 0) == 0);
+    CHECK_EQ_INT(capture(&v, PAUSE_MAX_US), ERR_REFUSED);
+    CHECK_EQ_INT(capture_by(os_stacks0_capture, &v, PAUSE_MAX_US), 0);
+    CHECK_EQ_INT(given.result.threads, 3);
+    victim_end(&v);
+    victim_start(&gone, "idle", NULL, NULL);
+    victim_end(&gone);
+    CHECK_EQ_INT(capture_by(os_stacks0_capture, &gone, PAUSE_MAX_US), ERR_GONE);
+}
+
+/* ---- odd stacks: tests/victims/frames.c ---- */
+
+/* Captures a victim by both kinds; `words` must stand in both texts, in order. */
+static void check_frames(const char *how, const char *const *words, const char *missing)
+{
+    static const capture_fn kinds[] = {os_stacks_capture, os_stacks0_capture};
+    struct victim v;
+    victim_start(&v, "frames", how, NULL);
+    victim_await(&v, 'S');
+    for (size_t i = 0; i < 2; i++) {
+        CHECK_EQ_INT(capture_by(kinds[i], &v, PAUSE_MAX_US), 0);
+        CHECK(in_order(text(), words));
+        CHECK(strstr(given.result.missing, missing) != NULL);
+        CHECK(missing[0] || given.result.missing[0] == '\0');
+    }
+    victim_check_free(&v);
+    victim_end(&v);
+}
+
+TEST(a_signal_handler_stands_between_its_frames)
+{
+    static const char *const words[] = {"in_handler+", "on_signal+", "[signal handler called]",
+                                        "raiser+",     " main+",     NULL};
+    check_frames("signal", words, "");
+}
+
+TEST(a_handler_on_a_stack_of_its_own_leads_back)
+{
+    static const char *const words[] = {"in_handler+", "on_signal+", "[signal handler called]",
+                                        "raiser+",     " main+",     NULL};
+    check_frames("altstack", words, "");
+}
+
+TEST(a_stack_deeper_than_the_copy_says_so)
+{
+    static const char *const words[] = {"deep+", "deep+", "(no more frames: ", NULL};
+    check_frames("deep", words, "frames of 1 thread: the stack goes on beyond what was copied");
+}
+
+TEST(more_frames_than_the_limit_are_said)
+{
+    static const char *const words[] = {"many+", "many+", "more frames than the limit", NULL};
+    check_frames("many", words, "frames of 1 thread: more frames than the limit");
+}
+
+/* On the processor all the time: only a stop sees it. */
+static void check_busy(const char *how, const char *const *words)
+{
+    struct victim v;
+    bool found = false;
+    victim_start(&v, "frames", how, NULL);
+    for (int i = 0; i < 200 && !found; i++) {
+        CHECK_EQ_INT(capture(&v, PAUSE_MAX_US), 0);
+        found = strstr(text(), words[0]) != NULL;
+    }
+    CHECK(in_order(text(), words));
+    CHECK_EQ_STR(given.result.missing, "");
+    victim_check_free(&v);
+    victim_end(&v);
+}
+
+TEST_LIMIT(a_thread_in_the_vdso_is_unwound, 60)
+{
+    static const char *const words[] = {"([vdso]+", "asker+", " main+", NULL};
+    check_busy("vdso", words);
+}
+
+TEST_LIMIT(a_thread_in_a_plt_stub_is_unwound, 60)
+{
+    static const char *const words[] = {"stub_caller+", " main+", NULL};
+    check_busy("plt", words);
+}
+
+TEST(a_call_of_nothing_shows_its_caller)
+{
+    static const char *const words[] = {
+        "in_handler+", "on_signal+", "[signal handler called]", "?? (0x0)", "caller_of_nothing+",
+        " main+",      NULL};
+    check_frames("null", words, "");
 }

@@ -512,9 +512,11 @@ TEST(ones_own_process_can_be_held_without_privilege)
 TEST(the_prediction_grows_with_threads_and_bytes)
 {
     struct stop stop = {.count = 4};
-    uint64_t few = stop_predict_us(&stop, 0);
+    struct os_costs costs;
+    os_costs_default(&costs);
+    uint64_t few = stop_predict_us(&stop, &costs, 0);
     stop.count = 200;
-    CHECK(stop_predict_us(&stop, 0) > few);
-    CHECK(stop_predict_us(&stop, 64 << 20) > stop_predict_us(&stop, 0));
+    CHECK(stop_predict_us(&stop, &costs, 0) > few);
+    CHECK(stop_predict_us(&stop, &costs, 64 << 20) > stop_predict_us(&stop, &costs, 0));
     CHECK(few < 500);
 }
