@@ -121,6 +121,14 @@ int main(int argc, char **argv)
     pthread_barrier_wait(&all_there);
     puts("ready");
     fflush(stdout);
+    char line[16];
+    while (fgets(line, sizeof line, stdin)) {
+        printf("%lx %lx %lx %lx %lx %lx\n", (unsigned long)changed_data,
+               (unsigned long)(shared_memory + 16 * MIB), (unsigned long)(not_forked + 65536),
+               (unsigned long)not_dumped, (unsigned long)(reserved + RESERVED_BYTES / 2),
+               (unsigned long)bulk);
+        fflush(stdout);
+    }
     for (;;)
         pause();
 }
