@@ -61,8 +61,7 @@ static int write_frames(struct inject *inject, struct failure *f)
     if (inject->controls.leave_frames)
         return 0;
     struct iovec local = {inject->frames.bytes, inject->frames.size_bytes};
-    struct iovec remote = {(void *)(uintptr_t)inject->frames.address, // NOLINT: its address
-                           inject->frames.size_bytes};
+    struct iovec remote = {(void *)(uintptr_t)inject->frames.address, inject->frames.size_bytes};
     ssize_t put = process_vm_writev(inject->pid, &local, 1, &remote, 1, 0);
     if (put != (ssize_t)inject->frames.size_bytes)
         return fail(f, ERR_UNSUPPORTED, "stack of thread %d cannot be written", inject->tid);
@@ -164,7 +163,7 @@ static int run_call(struct inject *inject, struct failure *f)
             unsigned long child = 0;
             ptrace(PTRACE_GETEVENTMSG, inject->tid, 0, &child);
             inject->child = (pid_t)child;
-            step(inject, 7);
+            step(inject, INJECT_STEP_CHILD);
         } else if (status == SYSCALL_STOP && !entered) {
             entered = true;
             step(inject, 6);

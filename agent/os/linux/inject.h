@@ -23,11 +23,11 @@
 
 /* What tests switch. All zero in the product. */
 struct inject_controls {
-    uint32_t die_at;    /* SIGKILL to ourselves at this step, 1 to INJECT_STEPS; 0: never */
-    bool leave_frames;  /* no frames: our death must then be seen */
-    uint64_t clone_add; /* flags added to clone(2) */
+    uint32_t die_at;   /* SIGKILL to ourselves at this step, 1 to INJECT_STEPS; 0: never */
+    bool leave_frames; /* no frames: our death must then be seen */
 };
 #define INJECT_STEPS 12
+#define INJECT_STEP_CHILD 7 /* a child is born; not reached by other calls */
 
 struct inject_call {
     uint64_t number;

@@ -160,9 +160,10 @@ static bool is_own_stack(const struct maps *maps, const struct map *map,
            has_guard(maps, map);
 }
 
-/* A restartable sequence must not be left and entered again; calls from elsewhere may be turned
- * into signals (prctl(2), PR_SET_SYSCALL_USER_DISPATCH). Kernels that do not tell have neither, or
- * are too old to say. */
+/* A restartable sequence must not be left and entered again (rseq(2); where the kernel does not
+ * tell, any code may be one, but none that is in a system call); calls from elsewhere may be turned
+ * into signals (prctl(2), PR_SET_SYSCALL_USER_DISPATCH; kernels that do not tell are about as old
+ * as the feature). */
 static bool is_free_of_tricks(const struct inject *inject, pid_t tid, bool user)
 {
     struct {
@@ -174,12 +175,15 @@ static bool is_free_of_tricks(const struct inject *inject, pid_t tid, bool user)
     } rseq = {0, 0, 0, 0, 0};
     if (ptrace(SYSCALL_DISPATCH_CONFIG, tid, sizeof dispatch, &dispatch) == 0 && dispatch.mode != 0)
         return false;
-    if (!user || ptrace(RSEQ_CONFIG, tid, sizeof rseq, &rseq) <= 0 || rseq.pointer == 0)
+    if (!user)
+        return true;
+    if (ptrace(RSEQ_CONFIG, tid, sizeof rseq, &rseq) < 0)
+        return false;
+    if (rseq.pointer == 0)
         return true;
     uint64_t section = 1;
     struct iovec local = {&section, sizeof section};
-    struct iovec remote = {(void *)(uintptr_t)(rseq.pointer + RSEQ_CS_OFFSET), // NOLINT
-                           sizeof section};
+    struct iovec remote = {(void *)(uintptr_t)(rseq.pointer + RSEQ_CS_OFFSET), sizeof section};
     return process_vm_readv(inject->pid, &local, 1, &remote, 1, 0) == (ssize_t)sizeof section &&
            section == 0;
 }

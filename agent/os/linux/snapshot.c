@@ -22,7 +22,8 @@
 #include "agent/os/linux/procfs.h"
 
 #define OTHERWISE "--live takes a core without a snapshot"
-#define TWIN_WAIT_US 2000000 /* for the twin's stop, and for its end */
+#define TWIN_WAIT_US 2000000 /* for the twin's stop */
+#define TWIN_END_US 30000000 /* for its end: gigabytes are unmapped first */
 #define CANDIDATES_MAX 4     /* threads that are tried, one after the other */
 #define TWINS_MAX 8
 #define GIB (1ull << 30)
@@ -133,6 +134,7 @@ static int make_with(struct snapshot *snapshot, struct stop *stop, struct stop_t
 {
     struct inject *inject = snapshot->work;
     struct inject_call call = {SYS_clone, {CLONE_FILES | CLONE_FS, 0, 0, 0, 0, 0}, true};
+    inject->controls = snapshot->clone_controls;
     int rc = inject_call(inject, thread->tid, &call, stop_until_us(stop), f);
     snapshot->pid = inject->child;
     snapshot->begun |= inject->begun;
@@ -210,7 +212,7 @@ static bool has_ended(pid_t pid)
  * be gone: then it is only watched. */
 static int kill_twin(pid_t pid, struct failure *f)
 {
-    uint64_t until_us = stop_now_us() + TWIN_WAIT_US;
+    uint64_t until_us = stop_now_us() + TWIN_END_US;
     kill(pid, SIGKILL);
     while (stop_now_us() < until_us) {
         siginfo_t info;
@@ -226,7 +228,7 @@ static int kill_twin(pid_t pid, struct failure *f)
 int snapshot_end(struct snapshot *snapshot, uint64_t *pause_us, struct failure *f)
 {
     pid_t twins[TWINS_MAX];
-    size_t count = 0, reaped = 0, dying = 0;
+    size_t count = 0, reaped = 0;
     if (snapshot->mem_fd >= 0)
         close(snapshot->mem_fd);
     snapshot->mem_fd = -1;
@@ -240,9 +242,10 @@ int snapshot_end(struct snapshot *snapshot, uint64_t *pause_us, struct failure *
     if (snapshot->inner_pid > 0)
         twins[count++] = snapshot->inner_pid;
     else
-        count =
-            snapshot_find_twins(&snapshot->process, snapshot->made_ticks, twins, TWINS_MAX, &dying);
-    int rc = count ? snapshot_reap(&snapshot->process, twins, count, &reaped, pause_us, f) : 0;
+        count = snapshot_find_twins(&snapshot->process, snapshot->made_ticks, twins, TWINS_MAX);
+    int rc = count ? snapshot_reap(&snapshot->process, twins, count, &snapshot->reap_controls,
+                                   &reaped, pause_us, f)
+                   : 0;
     if (rc == 0) {
         snapshot->pid = snapshot->inner_pid = 0;
         snapshot->begun = false;

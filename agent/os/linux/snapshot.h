@@ -24,10 +24,9 @@
 #define TRAWL_AGENT_OS_LINUX_SNAPSHOT_H
 
 #include "agent/os/costs.h"
+#include "agent/os/linux/inject.h"
 #include "agent/os/linux/maps.h"
 #include "agent/os/linux/stop.h"
-
-struct inject;
 
 struct snapshot {
     /* Set by snapshot_make(). */
@@ -35,6 +34,8 @@ struct snapshot {
     pid_t inner_pid; /* as the process sees it (its own pid namespace) */
     /* Set by snapshot_open(). */
     int mem_fd; /* /proc/TWIN/mem; -1: none */
+    /* Of the two calls; set by tests after snapshot_prepare(). */
+    struct inject_controls clone_controls, reap_controls;
     /* private */
     struct os_process process;
     uint64_t made_ticks; /* when the process was found to be fit: the twin is younger */
@@ -91,10 +92,11 @@ int snapshot_check(const struct stop *stop, struct failure *f);
 /* Makes the process reap these children, pids as it sees them: *reaped counts those that are gone.
  * In snapshot_reap.c. */
 int snapshot_reap(const struct os_process *process, const pid_t *inner_pids, size_t count,
-                  size_t *reaped, uint64_t *pause_us, struct failure *f);
-/* Children of the process that look like a twin, in snapshot_reap.c. Returns how many were found,
- * at most `limit`; *dying counts those that are about to become such. */
+                  const struct inject_controls *controls, size_t *reaped, uint64_t *pause_us,
+                  struct failure *f);
+/* Children of the process that can only be a twin that has ended; waits a little for such. Returns
+ * how many were found, at most `limit`. In snapshot_reap.c. */
 size_t snapshot_find_twins(const struct os_process *process, uint64_t born_after_ticks,
-                           pid_t *inner_pids, size_t limit, size_t *dying);
+                           pid_t *inner_pids, size_t limit);
 
 #endif

@@ -16,7 +16,7 @@
  * - A process that is stopped (SIGSTOP, a terminal) stays stopped.
  * - Between the first interrupt and the last release nothing allocates and no file is touched.
  * - A thread that does not stop in its share of the time (uninterruptible sleep, vfork) is left out
- * and named; it is let go when stop_run() returns.
+ * and named; it is let go as soon as it stops, at the latest when stop_run() returns.
  */
 #ifndef TRAWL_AGENT_OS_LINUX_STOP_H
 #define TRAWL_AGENT_OS_LINUX_STOP_H
@@ -107,9 +107,9 @@ uint64_t stop_until_us(const struct stop *stop);
 uint64_t stop_now_us(void);
 
 /*
- * Holds one thread of stop->threads, after stop_run() or instead of it, on the calling thread. The
- * others run. Adds to *pause_us how long it stood. ERR_AGAIN: this thread cannot be held now
- * (ended, uninterruptible sleep); another one may do. What `held` returns.
+ * Holds one thread of stop->threads, after stop_run() or in its stop_after_fn, by a tracing thread
+ * of its own. The others run. Adds to *pause_us how long it stood. ERR_AGAIN: this thread cannot be
+ * held now (ended, uninterruptible sleep); another one may do. What `held` returns.
  */
 typedef int (*stop_one_fn)(void *context, struct stop *stop, struct stop_thread *thread);
 int stop_hold_one(struct stop *stop, struct stop_thread *thread, uint32_t pause_max_us,
@@ -117,8 +117,7 @@ int stop_hold_one(struct stop *stop, struct stop_thread *thread, uint32_t pause_
 
 /*
  * Waits until a traced thread (or child) has stopped or ended, and only looks at it. ERR_TIMEOUT:
- * not until then. ERR_GONE: it is none of ours. SIGCHLD should be blocked by the caller: else it
- * may wait POLL_US longer than needed.
+ * not until then. ERR_GONE: it is none of ours. On the tracing thread only.
  */
 int stop_wait(pid_t tid, uint64_t until_us, siginfo_t *info);
 
