@@ -20,7 +20,7 @@
 #include <unistd.h>
 
 #define NOINLINE __attribute__((noinline, noclone))
-#define UNIT 20000
+#define UNIT 300 /* far below the time between two samples, so that they keep no step */
 
 static volatile uint64_t sink;
 static volatile int stop; /* never */

@@ -346,11 +346,21 @@ int profile_wait_tick(struct profile_wait *wait)
     return wait->error;
 }
 
+/* It may have been given a name after it was found. */
+static void rename_thread(struct profile_wait *wait, const struct profile_sleeper *s)
+{
+    char comm[PROFILE_COMM_SIZE];
+    profile_comm(wait->pid, s->tid, comm);
+    if (!s->ended && strcmp(comm, "?") != 0)
+        profile_thread_name(wait->set, s->thread, comm);
+}
+
 int profile_wait_finish(struct profile_wait *wait)
 {
     for (size_t i = 0; i < wait->count && !wait->error; i++) {
         struct profile_sleeper *s = &wait->list[i];
         look(wait, s, true);
+        rename_thread(wait, s);
         if (s->pending_ns > 0 && !s->has_stack &&
             (uint64_t)s->pending_ns > (s->at_ns - s->first_ns) / 100 * NOISE_PERCENT)
             give_words(wait, s->thread, "[slept too shortly to be seen]", 0,
