@@ -69,11 +69,11 @@ static inline int kit_take(struct kit *kit, const struct os_process *process)
     return rc;
 }
 
-/* Children of the process that have ended and were not reaped. */
-static inline size_t kit_zombies(const struct victim *v)
+/* Children of the process, those that have ended and were not reaped among them. */
+static inline size_t kit_count(const struct victim *v, bool ended)
 {
     uint32_t *all = NULL;
-    size_t count = 0, zombies = 0;
+    size_t count = 0, children = 0;
     REQUIRE(proc_numbers("/proc", &all, &count, 100000, NULL) == 0);
     for (size_t i = 0; i < count; i++) {
         char data[PROC_STAT_SIZE];
@@ -81,10 +81,20 @@ static inline size_t kit_zombies(const struct victim *v)
         struct proc_stat stat;
         if (proc_read_pid("", all[i], "stat", data, sizeof data, &text, NULL) == 0 &&
             proc_parse_stat(text, &stat) == 0 && stat.parent == (uint32_t)v->pid)
-            zombies += stat.state == 'Z';
+            children += !ended || stat.state == 'Z';
     }
     free(all);
-    return zombies;
+    return children;
+}
+
+static inline size_t kit_children(const struct victim *v)
+{
+    return kit_count(v, false);
+}
+
+static inline size_t kit_zombies(const struct victim *v)
+{
+    return kit_count(v, true);
 }
 
 #endif

@@ -69,7 +69,9 @@ static void die_everywhere(const char *mode, const char *thread, bool in_reap, s
         tally->deaths += died;
         victim_check_free(&v);
         CHECK(ask(&v, tally));
-        tidy(&v);
+        /* It has answered, so it has made what it was made to call. */
+        if (kit_children(&v) > 0)
+            tidy(&v);
     }
     victim_end(&v);
 }
