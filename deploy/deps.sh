@@ -32,8 +32,11 @@ build_pkgs="cmake ninja-build gcc libc6-dev pkg-config python3 ca-certificates d
 	libuv1-dev libnghttp2-dev nanopb libnanopb-dev protobuf-compiler python3-protobuf liblmdb-dev libdw-dev libelf-dev
 	zlib1g-dev libxxhash-dev liblzma-dev libbz2-dev libzstd-dev libjansson-dev libinih-dev"
 farm_pkgs="redis-server nginx iproute2 openssl procps util-linux"
+# What the tests of the capture engine capture: a program in each language. Debian's JRE runs a .java file by itself.
+target_pkgs="?go:golang-go ?rustc:rustc ?java:openjdk-17-jre-headless|default-jre-headless postgresql-15|postgresql"
 test_pkgs="git g++ clang libclang-rt-14-dev|libclang-rt-dev clang-tidy clang-format cppcheck gcc-mingw-w64-x86-64-win32
-	gdb libc6-dbg strace file faketime python3-grpcio python3-grpc-tools ?node:nodejs ?npm:npm"
+	gdb libc6-dbg strace file faketime python3-grpcio python3-grpc-tools ?node:nodejs ?npm:npm
+	lldb-14|lldb elfutils wrk $target_pkgs"
 
 case "${1-}" in
 '') wanted="$build_pkgs $farm_pkgs $test_pkgs" ;;
@@ -119,9 +122,9 @@ install_packages() {
 	# shellcheck disable=SC2086
 	$sudo env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $names \
 		>"$tmp/apt.log" 2>&1 || { tail -n 40 "$tmp/apt.log" >&2; die "apt-get install failed"; }
-	for service in redis-server nginx; do
-		case " $names " in
-		*" $service "*)
+	for service in redis-server nginx postgresql; do
+		case " $names" in
+		*" $service "* | *" $service" | *" $service-"[0-9]*)
 			say "service $service: installed, not started"
 			# Not at the next boot either. Without systemctl there is nothing that would start it.
 			if command -v systemctl >/dev/null 2>&1; then $sudo systemctl disable -q "$service" >/dev/null 2>&1 || true; fi
