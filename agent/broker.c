@@ -16,6 +16,7 @@
 #include "agent/os/privilege.h"
 #include "agent/policy.h"
 #include "agent/worker.h"
+#include "common/log.h"
 #include "common/port.h"
 #include "common/text.h"
 
@@ -225,7 +226,10 @@ static int tidy_main(void *context)
     const struct broker *b = context;
     struct failure f = {0};
     int e = os_tidy(&b->job.process, b->born_ticks, &f);
-    return e && e != ERR_GONE;
+    if (!e || e == ERR_GONE)
+        return 0;
+    log_warn("after a core of process %u was stopped: %s", b->job.process.pid, f.text);
+    return 1;
 }
 
 /* Only a core puts anything into a process, and only one that was killed leaves it there. */

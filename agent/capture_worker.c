@@ -9,10 +9,10 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "agent/os/profile.h"
 #include "common/text.h"
 
 #define PIPE_BYTES 65536
-#define PROFILE_US UINT64_C(10000000) /* when the order does not say how long */
 
 /* ---- the verdict ---- */
 
@@ -225,7 +225,7 @@ static uint64_t deadline_us(struct capture *c, const struct job_kind *kind)
     uint64_t now_us = c->settings.clock->mono_us(c->settings.clock);
     uint64_t limit_us = kind->deadline_us;
     if (kind->looks_on)
-        limit_us += o->order.for_us ? o->order.for_us : PROFILE_US;
+        limit_us += o->order.for_us ? o->order.for_us : OS_PROFILE_FOR_DEFAULT_US;
     if (limit_us == 0) {
         uint64_t end_us = o->received_mono_us + o->order.expires_in_us;
         limit_us = end_us > now_us ? end_us - now_us : 0;
@@ -253,7 +253,7 @@ static int fill_request(struct capture *c, const struct job *job, struct broker_
     run->allow_pause = order->allow_pause;
     run->from_us = c->run.began_wall_us - (int64_t)order->last_us;
     run->to_us = clock->wall_us(clock);
-    run->for_us = order->for_us ? order->for_us : PROFILE_US;
+    run->for_us = order->for_us ? order->for_us : OS_PROFILE_FOR_DEFAULT_US;
     run->deadline_us = deadline_us(c, kind);
     if (c->run.target_mono_us > clock->mono_us(clock))
         run->at_mono_us = c->run.target_mono_us;

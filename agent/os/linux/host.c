@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Facts of the host, and what it can give or why it cannot. Invariant: nothing is claimed that was
- * not tried or read just now; a fact that cannot be read is left out. Called by the agent at start.
+ * Facts of the host. Invariant: a fact that cannot be read is left out. Called by the agent at
+ * start.
  */
 #include "agent/os/host.h"
 
@@ -13,8 +13,6 @@
 #include "common/text.h"
 
 #define FACT_SIZE 128
-#define REASON_SIZE 160
-#define CAP_SYS_PTRACE 19 /* capabilities(7) */
 
 /* ---- facts ---- */
 
@@ -196,122 +194,4 @@ void os_host_facts(const char *root,
              span_str(exists(&facts, "/sys/fs/cgroup/cgroup.controllers") ? "v2" : "v1"));
     (void)text_format(user, sizeof user, geteuid() == 0 ? "root" : "uid %u", (unsigned)geteuid());
     give(&facts, "agent_user", span_str(user));
-}
-
-/* ---- capabilities ---- */
-
-struct caps {
-    bool broker;
-    bool traces; /* we may look into processes of others ourselves */
-    void (*each)(void *context, const char *name, bool available, const char *reason);
-    void *context;
-};
-
-static bool has_capability(int number)
-{
-    char data[PROC_TEXT_SIZE];
-    struct span text, value;
-    uint64_t set;
-    if (proc_read("/proc/self/status", data, sizeof data, &text, NULL) < 0 ||
-        proc_find_key(text, "CapEff:", &value) < 0 || text_take_hex(&value, &set) < 0)
-        return false;
-    return set >> number & 1;
-}
-
-static void give_cap(const struct caps *caps, const char *name, bool available, const char *reason)
-{
-    caps->each(caps->context, name, available, reason);
-}
-
-/* Available, but perhaps only for some processes. */
-static void give_own_only(const struct caps *caps, const char *name)
-{
-    char reason[REASON_SIZE];
-    if (caps->broker || caps->traces) {
-        give_cap(caps, name, true, "");
-        return;
-    }
-    (void)text_format(reason, sizeof reason,
-                      "only for processes of uid %u: others need root or CAP_SYS_PTRACE",
-                      (unsigned)geteuid());
-    give_cap(caps, name, true, reason);
-}
-
-/* Yama lets a process be traced only by its parents, from level 1 on. */
-static void give_stacks(const struct caps *caps)
-{
-    char data[32];
-    struct span text;
-    uint64_t level = 0;
-    if (!caps->broker && !caps->traces &&
-        proc_read("/proc/sys/kernel/yama/ptrace_scope", data, sizeof data, &text, NULL) == 0 &&
-        proc_take_number(&text, &level) == 0 && level > 0) {
-        char reason[REASON_SIZE];
-        (void)text_format(reason, sizeof reason,
-                          "needs root or CAP_SYS_PTRACE (kernel.yama.ptrace_scope is %llu)",
-                          (unsigned long long)level);
-        give_cap(caps, "stacks", false, reason);
-        return;
-    }
-    give_own_only(caps, "stacks");
-}
-
-/* Whether a file can be read right now, else why not. */
-static bool can_read(const char *path, char *reason)
-{
-    char data[256];
-    struct span text;
-    struct failure f;
-    if (proc_read(path, data, sizeof data, &text, &f) == 0)
-        return true;
-    (void)text_copy(reason, REASON_SIZE, f.text);
-    return false;
-}
-
-static void give_process_io(const struct caps *caps)
-{
-    char reason[REASON_SIZE];
-    if (!can_read("/proc/self/io", reason))
-        give_cap(caps, "counters.process_io", false, reason);
-    else
-        give_own_only(caps, "counters.process_io");
-}
-
-static void give_pressure(const struct caps *caps)
-{
-    char reason[REASON_SIZE];
-    if (can_read("/proc/pressure/cpu", reason))
-        give_cap(caps, "counters.pressure", true, "");
-    else
-        give_cap(caps, "counters.pressure", false, reason);
-}
-
-/* With a broker it was opened before privileges were dropped. */
-static void give_kernel_log(const struct caps *caps)
-{
-    struct failure f;
-    struct os_kernel_log *log = NULL;
-    if (caps->broker && access("/dev/kmsg", F_OK) == 0) {
-        give_cap(caps, "kernel_log", true, "");
-    } else if (os_kernel_log_open(&log, &f) < 0) {
-        give_cap(caps, "kernel_log", false, f.text);
-    } else {
-        os_kernel_log_close(log);
-        give_cap(caps, "kernel_log", true, "");
-    }
-}
-
-void os_host_caps(bool broker,
-                  void (*each)(void *context, const char *name, bool available, const char *reason),
-                  void *context)
-{
-    struct caps caps = {broker, has_capability(CAP_SYS_PTRACE), each, context};
-    give_own_only(&caps, "triage");
-    give_stacks(&caps);
-    give_cap(&caps, "counters", true, "");
-    give_cap(&caps, "events", true, "");
-    give_own_only(&caps, "logs");
-    give_process_io(&caps);
-    give_pressure(&caps);
-    give_kernel_log(&caps);
 }
