@@ -6,6 +6,7 @@ import hashlib
 import os
 import random
 import re
+import subprocess
 
 import grpc
 
@@ -137,10 +138,8 @@ def an_empty_last_piece_ends_what_is_all_stored():
         data = random.Random(number).randbytes(size)
         meta = pb.Artifact(kind="core", process="fake", size_bytes=size, sha256=hashlib.sha256(data).digest())
         pieces = [(no, data[no * PIECE:(no + 1) * PIECE]) for no in range((size + PIECE - 1) // PIECE)]
-        if size % PIECE:  # a last piece with a wrong hash would delete it: cut the call instead, before it is sealed
-            agent.upload_run(order, pieces[:2], number)
-        else:
-            check_equal(agent.upload_run(order, pieces, number).pieces, 4)
+        whole = [p for p in pieces if len(p[1]) == PIECE]  # a short one comes with `last` only
+        check_equal(agent.upload_run(order, whole, number).pieces, len(whole))
         at = agent.upload_status(order, number).pieces
         rest = [p for p in pieces if p[0] >= at] or [(at, b"")]
         check(agent.upload_run(order, rest, number, last=meta).sealed, "sealed")
@@ -222,28 +221,120 @@ def what_is_not_completed_goes_with_its_order():
     agent.disconnect()
 
 
+def put_while_down(*artifacts):
+    """The collector dies, having stored these (order, host, number, bytes, "sealed" or "open") and recorded none of them."""
+    c.kill()
+    tool = os.path.join(os.path.dirname(BIN), "bench/bench_store_put")
+    for order, host, number, data, how in artifacts:
+        subprocess.run([tool, c.directory + "/store", "collector", "%s/%s/%d" % (order.incident, host, number), how],
+                       input=data, check=True)
+    c.start()
+    for person in (sre, developer, admin):
+        person.reconnect()
+
+
+def reconnect(agent):
+    agent.channel.close()
+    agent.reader.join(10)
+    agent.connect()
+
+
+@case
+def what_died_between_sealing_and_recording_is_recorded():
+    agent, order = waiting_agent("sealed-1")
+    data = [random.Random(n).randbytes(size) for n, size in enumerate((200000, 65520, 10))]
+    put_while_down(*[(order, "sealed-1", n, d, "sealed") for n, d in enumerate(data, 1)])
+    reconnect(agent)
+    check_equal(sre.artifacts(order.incident), [], "nothing is recorded")
+    for number, d in enumerate(data, 1):
+        state = agent.upload_status(order, number)
+        check_equal((state.size_bytes, state.sealed), (len(d), False), "sealed is what can be found again")
+        meta = pb.Artifact(kind="core", process="fake", size_bytes=len(d), sha256=hashlib.sha256(d).digest())
+        check(agent.upload_run(order, [(state.pieces, b"")], number, last=meta).sealed, "sealed")
+        check(developer.fetch(order.incident, "sealed-1", number) == d, "fetched bytes")
+        check(agent.upload_status(order, number).sealed, "sealed for good")
+    # One that was sealed and is not what the agent has: nothing of it is kept, and it comes anew.
+    put_while_down((order, "sealed-1", 4, b"other bytes", "sealed"))
+    reconnect(agent)
+    state = agent.upload_status(order, 4)
+    meta = pb.Artifact(kind="core", size_bytes=5, sha256=hashlib.sha256(b"right").digest())
+    code, text = status_of(lambda: agent.upload_run(order, [(state.pieces, b"")], 4, last=meta))
+    check_equal(code, grpc.StatusCode.DATA_LOSS, text)
+    check(agent.upload_run(order, [(0, b"right")], 4, last=meta).sealed, "sent anew")
+    finish(agent, order, 4)
+
+
+@case
+def what_died_between_the_last_piece_and_sealing_is_sealed():
+    agent, order = waiting_agent("open-1")
+    data = [random.Random(n).randbytes(size) for n, size in enumerate((70000, 2 * PIECE, 100000, 1))]
+    put_while_down(*[(order, "open-1", n, d, "open") for n, d in enumerate(data, 1)])
+    reconnect(agent)
+    for number, d in enumerate(data, 1):
+        state = agent.upload_status(order, number)
+        check_equal((state.size_bytes, state.sealed), (len(d), False))
+        meta = pb.Artifact(kind="core", process="fake", size_bytes=len(d), sha256=hashlib.sha256(d).digest())
+        check(agent.upload_run(order, [(state.pieces, b"")], number, last=meta).sealed, "sealed")
+        check(developer.fetch(order.incident, "open-1", number) == d, "fetched bytes")
+    # More after a short piece cannot be.
+    put_while_down((order, "open-1", 5, b"x" * 70000, "open"))
+    reconnect(agent)
+    code, text = status_of(lambda: agent.upload_run(order, [(4, b"y" * PIECE), (5, b"y" * PIECE)], 5))
+    check(code == grpc.StatusCode.ABORTED, "%s %s" % (code, text))
+    finish(agent, order, 4)
+
+
 @case
 def what_is_not_completed_goes_at_start_up_too():
     agent, order = waiting_agent("half-2")
     open_agent, open_order = waiting_agent("half-3")
-    for a, o in ((agent, order), (open_agent, open_order)):
-        a.upload_run(o, [(no, b"x" * PIECE) for no in range(4)])
-    # The order is over, and the collector dies before it has deleted anything: made by ending it while stopped is not
-    # possible, so what is written after the end stands for it.
-    agent.verdict(order, pb.FAILED, 2, reason="made to fail")
-    wait_for(lambda: sre.targets(order.incident)["half-2"].state == pb.FAILED, "failed")
-    c.kill()
-    c.start()
-    for person in (sre, developer, admin):
-        person.reconnect()
-    open_agent.connect()
-    check_equal(open_agent.upload_status(open_order).pieces, 4, "of an order that goes on")
-    stats = c.logged("'%s/half-2/1' was never completed: deleted" % order.incident)
-    check(stats, "deleted, before or after the start")
+    agent.upload(order, b"recorded", 1)
+    agent.verdict(order, pb.PARTIAL, 2, artifacts=1, reason="made to fail")
+    wait_for(lambda: sre.targets(order.incident)["half-2"].state == pb.PARTIAL, "partial")
+    put_while_down((order, "half-2", 2, b"x" * 100000, "open"), (order, "half-2", 3, b"x" * 100000, "sealed"),
+                   (open_order, "half-3", 1, b"x" * 4 * PIECE, "open"), (open_order, "half-3", 2, b"y", "sealed"))
+    for number, gone in ((1, False), (2, True), (3, True)):
+        check_equal(c.logged("'%s/half-2/%d' was never completed: deleted" % (order.incident, number)), gone, str(number))
+    check(developer.fetch(order.incident, "half-2", 1) == b"recorded", "what is recorded stays")
+    reconnect(open_agent)
+    check_equal([open_agent.upload_status(open_order, n).pieces for n in (1, 2)], [4, 2], "of an order that goes on")
     open_agent.verdict(open_order, pb.FAILED, 2, reason="made to fail")
-    wait_for(lambda: c.logged("'%s/half-3/1' was never completed: deleted" % open_order.incident), "the deletion")
+    wait_for(lambda: all(c.logged("'%s/half-3/%d' was never completed: deleted" % (open_order.incident, n)) for n in (1, 2)),
+             "the deletion")
+    c.kill()  # what was deleted is not found at the next start
+    c.start()
+    with open(c.log) as f:
+        check_equal(f.read().count("/half-3/1' was never completed"), 1)
     agent.channel.close()
-    open_agent.disconnect()
+    open_agent.channel.close()
+
+
+@case
+def a_full_store_says_so_and_keeps_what_it_acknowledged():
+    small = Collector("--artifacts-max", "64M", name="small")
+    agent = FakeAgent(small, "full-1", on_order=lambda a, o: a.verdict(o, pb.RUNNING, 1)).connect()
+    person = small.person("sre")
+    person.capture("full-1", what=["core"])
+    wait_for(lambda: agent.orders, "order")
+    order = agent.orders[0]
+    stored, block = 0, os.urandom(PIECE)
+    code = grpc.StatusCode.OK
+    while code == grpc.StatusCode.OK and stored < 70 << 20:
+        state = agent.upload_status(order)
+        stored = state.size_bytes
+        code, text = status_of(lambda: agent.upload_run(order, [(state.pieces + n, block) for n in range(RUN_PIECES)]))
+    check_equal(code, grpc.StatusCode.RESOURCE_EXHAUSTED, text)
+    check("no space left" in text and "64" in text, text)
+    check(stored > 40 << 20, "%d bytes fitted" % stored)
+    check(agent.upload_status(order).size_bytes >= stored, "what was acknowledged stays")
+    agent.verdict(order, pb.FAILED, 2, reason=text[:200])
+    wait_for(lambda: person.targets(order.incident)["full-1"].state == pb.FAILED, "failed")
+    # Its room is free again for the next one, when the deletion is through.
+    person.capture("full-1", what=["core"])
+    wait_for(lambda: len(agent.orders) == 2, "the second order")
+    wait_for(lambda: status_of(lambda: agent.upload(agent.orders[1], b"z" * (20 << 20)))[0] == grpc.StatusCode.OK, "room", 30)
+    agent.channel.close()
+    small.stop()
 
 
 if __name__ == "__main__":
