@@ -26,7 +26,7 @@
 #define WRITE_RESERVE_US 4000000 /* before the deadline: for names and files */
 #define FOR_MIN_US 100000
 #define SEEN_PERCENT_MIN 80
-#define SEEN_FROM_NS UINT64_C(500000000) /* less CPU time than this is not judged */
+#define SEEN_FROM_NS UINT64_C(300000000) /* less CPU time than this is not judged */
 /* Samples between two instructions of a function's beginning or end may lack the tables. */
 #define BROKEN_PERCENT_MIN 2
 
