@@ -250,8 +250,8 @@ static void look_after_tidier(struct broker *b)
     b->is_tidying = false;
     if (status != 0)
         (void)text_format(b->outcome.text + used, sizeof b->outcome.text - used,
-                          "; a copy of the process that has ended may stay as its zombie until it "
-                          "ends or the next core is taken");
+                          "; a copy of the process that has ended may stay as its zombie until "
+                          "the process ends, too");
     tell_outcome(b);
 }
 

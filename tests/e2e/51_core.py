@@ -126,19 +126,27 @@ def no_disk_of_the_host_is_used():
 
 @case
 def one_at_a_time_and_a_queue_with_an_end():
+    agent.stop()
+    agent.arguments[1] = "1M"  # so that the first lasts
+    agent.start()
+    agent.wait_online()
     first = core()
     under_way(first)
     waiting = [core(what=["triage"]) for _ in range(9)]
-    wait_for(lambda: target(waiting[0]).state == pb.QUEUED or target(waiting[0]).state >= pb.DONE, "queued")
-    check_equal(target(waiting[0]).state, pb.QUEUED, target(waiting[0]).reason)
-    check("another capture runs" in target(waiting[0]).reason, target(waiting[0]).reason)
+    wait_for(lambda: "another capture runs" in target(waiting[0]).reason, "queued")
+    check(target(waiting[0]).state < pb.RUNNING, "it runs")
     check_equal(ended(waiting[-1], 5).state, pb.REFUSED)
     check("too many captures wait" in target(waiting[-1]).reason, target(waiting[-1]).reason)
     check_equal(len(children(victim.pid)) // 2, 1, "twins at once")
-    check_equal(ended(first).state, pb.DONE)
+    check_equal(target(first).state, pb.RUNNING, target(first).reason)
+    sre.one("Cancel", pb.IncidentRequest(incident=first), pb.Incident)
     for incident in waiting[:-1]:
         check_equal(ended(incident).state, pb.DONE, target(incident).reason)
     victim_is_unharmed()
+    agent.stop()
+    agent.arguments[1] = "6M"
+    agent.start()
+    agent.wait_online()
 
 
 @case
