@@ -14,6 +14,7 @@
 
 #include "agent/os/dump.h"
 #include "agent/os/logs.h"
+#include "agent/os/net.h"
 #include "agent/os/privilege.h"
 #include "agent/os/profile.h"
 #include "agent/os/stacks.h"
@@ -31,27 +32,12 @@
 typedef int (*take_fn)(const struct os_take *take, const struct os_output *out,
                        struct os_result *result, struct failure *f);
 
-static int take_triage(const struct os_take *take, const struct os_output *out,
+static int take_stacks(const struct os_take *take, const struct os_output *out,
                        struct os_result *result, struct failure *f)
 {
     struct buf text;
     buf_init(&text, EVIDENCE_MAX_BYTES);
-    result->threads = take->process.threads;
-    int e =
-        os_triage_capture("", &take->process, &text, result->missing, sizeof result->missing, f);
-    if (!e)
-        e = os_output_file(out, "txt", buf_span(&text), f);
-    buf_done(&text);
-    return e;
-}
-
-static int take_logs(const struct os_take *take, const struct os_output *out,
-                     struct os_result *result, struct failure *f)
-{
-    struct buf text;
-    buf_init(&text, EVIDENCE_MAX_BYTES);
-    int e = os_logs_capture("", &take->process, take->from_us, take->to_us, &text, result->missing,
-                            sizeof result->missing, f);
+    int e = os_stacks_capture(&take->process, take->pause_max_us, &text, result, f);
     if (!e)
         e = os_output_file(out, "txt", buf_span(&text), f);
     buf_done(&text);
@@ -62,11 +48,10 @@ static const struct kind {
     const char *name;
     take_fn take;
 } kinds[] = {
-    {"triage", take_triage},
-    {"stacks", os_stacks_capture},
-    {"stacks0", os_stacks0_capture},
-    {"logs", take_logs},
-    {"profile", os_profile_capture},
+    {"triage", os_triage_capture},
+    {"stacks", take_stacks},
+    {"logs", os_logs_capture},
+    {"net", os_net_capture},
 };
 
 static const struct kind *find_kind(const char *name)

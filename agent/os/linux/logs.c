@@ -15,6 +15,7 @@
 #define HEADER_SIZE (PROC_PATH_SIZE + 16)
 /* Less room than this for a source is no use. */
 #define SOURCE_LEAST 64
+#define TEXT_LIMIT ((size_t)16 * 1024 * 1024)
 
 struct capture {
     const char *root;
@@ -98,9 +99,8 @@ static int add_all(struct capture *c, bool journal, const struct logs_file *file
     return result;
 }
 
-int os_logs_capture(const char *root, const struct os_process *process, int64_t from_us,
-                    int64_t to_us, struct buf *out, char *missing, size_t size_bytes,
-                    struct failure *f)
+int logs_capture(const char *root, const struct os_process *process, int64_t from_us, int64_t to_us,
+                 struct buf *out, char *missing, size_t size_bytes, struct failure *f)
 {
     struct capture c = {root, process, from_us, to_us, out, missing, size_bytes, 0};
     struct logs_file files[LOGS_FILES_MAX];
@@ -120,4 +120,17 @@ int os_logs_capture(const char *root, const struct os_process *process, int64_t 
     if (result < 0)
         out->size_bytes = before;
     return result;
+}
+
+int os_logs_capture(const struct os_take *take, const struct os_output *out,
+                    struct os_result *result, struct failure *f)
+{
+    struct buf text;
+    buf_init(&text, TEXT_LIMIT);
+    int e = logs_capture("", &take->process, take->from_us, take->to_us, &text, result->missing,
+                         sizeof result->missing, f);
+    if (!e)
+        e = os_output_file(out, "txt", buf_span(&text), f);
+    buf_done(&text);
+    return e;
 }

@@ -75,4 +75,9 @@ int logs_read_file(const struct logs_file *file, struct logs_window *window, cha
 /* Adds "what: why" to what is missing. */
 void logs_miss(char *missing, size_t size_bytes, const char *what, const char *why);
 
+/* As os_logs_capture(), with a root for tests. Appends to `out`; on failure nothing was appended.
+ */
+int logs_capture(const char *root, const struct os_process *process, int64_t from_us, int64_t to_us,
+                 struct buf *out, char *missing, size_t size_bytes, struct failure *f);
+
 #endif

@@ -9,13 +9,14 @@
 #include "common/text.h"
 
 #define GROUP_PATH_SIZE 256
+#define GROUP_KEYS 4
 
 /* A file of a group; of several lines those with one of `keys` are shown, without keys the first.
  */
 struct group_file {
     const char *controller; /* v1; "" for v2 */
     const char *name;
-    const char *keys[4];
+    const char *keys[GROUP_KEYS];
 };
 
 static const struct group_file files[] = {
@@ -29,6 +30,8 @@ static const struct group_file files[] = {
     {"", "cpu.stat", {"nr_periods ", "nr_throttled ", "throttled_usec "}},
     {"", "cpu.pressure", {"some ", "full "}},
     {"", "io.pressure", {"some ", "full "}},
+    {"", "cpu.weight", {NULL}},
+    {"", "cgroup.freeze", {NULL}},
     {"", "pids.current", {NULL}},
     {"", "pids.max", {NULL}},
     {"memory", "memory.usage_in_bytes", {NULL}},
@@ -40,6 +43,7 @@ static const struct group_file files[] = {
     {"cpu", "cpu.stat", {"nr_periods ", "nr_throttled ", "throttled_time "}},
     {"pids", "pids.current", {NULL}},
     {"pids", "pids.max", {NULL}},
+    {"freezer", "freezer.state", {NULL}},
 };
 
 /* Whether the comma-separated list holds the name. */
@@ -93,51 +97,51 @@ static int read_file(const struct triage *t, const struct group_file *file, cons
     return proc_read(path, data, size_bytes, out, NULL);
 }
 
-static void put_size(struct triage *t, struct span value)
+/* "12345678" gets "(11.8 MiB)" behind it. */
+static void add_size(char *out, size_t size_bytes)
 {
     char text[32];
     uint64_t bytes;
+    struct span value = span_str(out);
     if (text_take_u64(&value, &bytes) < 0 || value.size_bytes > 0 || bytes < 1024)
         return;
     text_put_size(bytes, text, sizeof text);
-    triage_put(t, " (%s)", text);
+    triage_add(out, size_bytes, " (%s)", text);
 }
 
-static void put_file(struct triage *t, const struct group_file *file, struct span text)
+static void add_row(struct triage *t, const struct group_file *file, struct span text)
 {
     struct span line;
-    bool is_memory = proc_starts_with(span_str(file->name), "memory.");
-    triage_put(t, "  %-22s", file->name);
+    if (t->row_count == TRIAGE_CGROUP_ROWS)
+        return;
+    struct triage_row *row = &t->rows[t->row_count++];
+    *row = (struct triage_row){.controller = file->controller, .name = file->name};
     for (bool first = true; proc_take_line(&text, &line) == 0;) {
         bool wanted = !file->keys[0] && first;
-        for (size_t i = 0; i < 4 && file->keys[i]; i++)
+        for (size_t i = 0; i < GROUP_KEYS && file->keys[i]; i++)
             wanted |= proc_starts_with(line, file->keys[i]);
         if (!wanted)
             continue;
-        triage_put(t, "%s", first ? " " : "; ");
-        triage_put_safe(t, line);
-        if (is_memory && !file->keys[0])
-            put_size(t, line);
+        triage_add(row->text, sizeof row->text, "%s%.*s", first ? "" : "; ",
+                   (int)(line.size_bytes < 120 ? line.size_bytes : 120), (const char *)line.data);
         first = false;
     }
-    triage_put(t, "\n");
+    if (!row->text[0]) /* the file has none of what we look for */
+        t->row_count--;
+    if (proc_starts_with(span_str(file->name), "memory.") && !file->keys[0])
+        add_size(row->text, sizeof row->text);
 }
 
-void triage_put_cgroup(struct triage *t)
+void triage_read_cgroup(struct triage *t)
 {
     char data[PROC_TEXT_SIZE], group[GROUP_PATH_SIZE], content[PROC_TEXT_SIZE];
     struct span text, value;
-    size_t read = 0;
     if (triage_read(t, "cgroup", data, sizeof data, &text) < 0)
         return;
-    triage_put(t, "\ncontrol group\n");
-    for (size_t i = 0; i < sizeof files / sizeof files[0]; i++) {
-        if (!find_group(text, files[i].controller, group) ||
-            read_file(t, &files[i], group, content, sizeof content, &value) < 0)
-            continue;
-        put_file(t, &files[i], value);
-        read++;
-    }
-    if (read == 0)
-        triage_miss(t, "control group", "none of its files can be read");
+    for (size_t i = 0; i < sizeof files / sizeof files[0]; i++)
+        if (find_group(text, files[i].controller, group) &&
+            read_file(t, &files[i], group, content, sizeof content, &value) == 0)
+            add_row(t, &files[i], value);
+    if (t->row_count == 0)
+        os_result_miss(t->result, "control group: none of its files can be read");
 }

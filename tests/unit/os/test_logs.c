@@ -219,8 +219,8 @@ static int capture(pid_t pid, size_t limit)
     buf_init(&out, limit);
     set_zone("UTC");
     REQUIRE(os_process_get("", (uint32_t)pid, &process, &failure) == 0);
-    return os_logs_capture("", &process, NOON, NOON + 10 * SECOND, &out, missing, sizeof missing,
-                           &failure);
+    return logs_capture("", &process, NOON, NOON + 10 * SECOND, &out, missing, sizeof missing,
+                        &failure);
 }
 
 static void stop(pid_t pid)
@@ -361,8 +361,8 @@ TEST(a_large_log_is_read_from_its_end)
     struct os_process process;
     buf_init(&out, 1 << 20);
     REQUIRE(os_process_get("", (uint32_t)pid, &process, &failure) == 0);
-    REQUIRE(os_logs_capture("", &process, NOON - 3600 * SECOND, NOON + 3600 * SECOND, &out, missing,
-                            sizeof missing, &failure) == 0);
+    REQUIRE(logs_capture("", &process, NOON - 3600 * SECOND, NOON + 3600 * SECOND, &out, missing,
+                         sizeof missing, &failure) == 0);
     CHECK(strstr(missing, "only its last 8 MiB were read") != NULL);
     CHECK(strstr(missing, "no room for its oldest lines") != NULL);
     CHECK(has("12:00:01 wanted\n"));
@@ -414,8 +414,8 @@ static int capture_recorded(const char *root, size_t limit)
 {
     struct os_process process = {.pid = 9};
     buf_init(&out, limit);
-    return os_logs_capture(root, &process, NOON, NOON + 10 * SECOND, &out, missing, sizeof missing,
-                           &failure);
+    return logs_capture(root, &process, NOON, NOON + 10 * SECOND, &out, missing, sizeof missing,
+                        &failure);
 }
 
 TEST(the_journal_is_asked_with_fixed_arguments)
