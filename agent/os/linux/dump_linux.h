@@ -7,6 +7,8 @@
 #ifndef TRAWL_AGENT_OS_LINUX_DUMP_LINUX_H
 #define TRAWL_AGENT_OS_LINUX_DUMP_LINUX_H
 
+#include <pthread.h>
+
 #include "agent/os/dump.h"
 #include "agent/os/linux/core_elf.h"
 #include "agent/os/linux/segments.h"
@@ -112,6 +114,26 @@ struct dump_source {
 };
 /* Writes the whole file, forward, from one buffer. d->copies is sorted. */
 int dump_write(struct dump *d, const struct dump_source *source, struct failure *f);
+
+/* ---- memory that is left (dump_watch.c) ---- */
+
+/* `need_bytes` are going to be taken. ERR_REFUSED: too little would be free. ERR_GONE,
+ * ERR_UNSUPPORTED as headroom_read(); `root` too. */
+int dump_check_headroom(const char *root, pid_t pid, uint64_t need_bytes, struct failure *f);
+
+/* Kills a twin when memory becomes short. */
+struct dump_watch {
+    const char *root;
+    pid_t pid;
+    pthread_t thread;
+    pthread_mutex_t lock;
+    pthread_cond_t wake;
+    bool over;
+    struct failure cause;
+};
+int dump_watch_start(struct dump_watch *watch, const char *root, pid_t pid, struct failure *f);
+/* ERR_REFUSED: it was killed; *f says why. */
+int dump_watch_stop(struct dump_watch *watch, struct failure *f);
 
 /* ---- the ways to a core (dump.c chooses) ---- */
 

@@ -21,6 +21,7 @@ struct twin {
     struct snapshot snapshot;
     struct maps maps; /* of the twin, and what is only in the process */
     struct failure cause;
+    struct dump_watch watch;
     bool refused; /* by snapshot_make() */
     uint64_t end_us;
     struct failure ending;
@@ -129,22 +130,37 @@ static int want_separate(struct dump *d, struct failure *f)
     return rc;
 }
 
-static uint64_t predict_us(const struct dump *d)
+/* What of the process has page tables that are copied. */
+static void sum_tables(const struct dump *d, uint64_t *small_bytes, uint64_t *huge_bytes)
 {
-    uint64_t small_bytes = 0, huge_bytes = 0;
+    *small_bytes = *huge_bytes = 0;
     for (size_t i = 0; i < d->areas.count; i++) {
         const struct area *area = &d->areas.list[i];
         /* Page tables of mappings without a page of their own are not copied. */
         if (area->own_bytes + area->swapped_bytes == 0 || (area->flags & AREA_DONT_FORK))
             continue;
-        huge_bytes += area->huge_bytes;
+        *huge_bytes += area->huge_bytes;
         if (area->resident_bytes > area->huge_bytes)
-            small_bytes += area->resident_bytes - area->huge_bytes;
-        small_bytes += area->swapped_bytes;
+            *small_bytes += area->resident_bytes - area->huge_bytes;
+        *small_bytes += area->swapped_bytes;
     }
+}
+
+static uint64_t predict_us(const struct dump *d)
+{
+    uint64_t small_bytes, huge_bytes;
+    sum_tables(d, &small_bytes, &huge_bytes);
     uint64_t tables_us = snapshot_predict_us(d->take->costs, small_bytes, huge_bytes, 0);
     return tables_us - d->take->costs->stop_us + d->areas.count * MAP_US +
            dump_predict_us(d, d->copies.count * (uint64_t)SEGMENTS_PAGE);
+}
+
+/* An entry of 8 bytes for each page, and what was allocated already is not counted again. */
+static int check_memory(const struct dump *d, struct failure *f)
+{
+    uint64_t small_bytes, huge_bytes;
+    sum_tables(d, &small_bytes, &huge_bytes);
+    return dump_check_headroom("", d->process.pid, small_bytes / SEGMENTS_PAGE * 8, f);
 }
 
 static int check_pause(const struct dump *d, struct failure *f)
@@ -229,6 +245,9 @@ static int write_twin(void *context, struct stop *stop, struct failure *f)
     (void)stop;
     int rc = snapshot_open(&twin->snapshot, f);
     if (rc == 0)
+        rc = dump_watch_start(&twin->watch, "", twin->snapshot.pid, f);
+    bool watched = rc == 0;
+    if (rc == 0)
         rc = read_maps(twin, f);
     if (rc == 0) {
         struct dump_source source = {.maps = &twin->maps,
@@ -237,6 +256,10 @@ static int write_twin(void *context, struct stop *stop, struct failure *f)
                                      .mem_fd = twin->snapshot.mem_fd};
         copies_sort(&twin->d->copies);
         rc = dump_write(twin->d, &source, f);
+    }
+    if (watched) {
+        int killed = dump_watch_stop(&twin->watch, f);
+        rc = killed ? killed : rc;
     }
     snapshot_end(&twin->snapshot, &twin->end_us, &twin->ending);
     return rc;
@@ -276,6 +299,8 @@ int dump_core_snapshot(struct dump *d, bool *impossible, struct failure *f)
         d->result->expected_us = predict_us(d);
         rc = check_pause(d, f);
     }
+    if (rc == 0)
+        rc = check_memory(d, f);
     if (rc == 0)
         rc = run(twin, impossible, f);
     snapshot_done(&twin->snapshot);
