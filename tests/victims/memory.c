@@ -1,132 +1,104 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * A victim whose memory is known: `memory MIB [THREADS]` fills MIB MiB half with noise and half
- * with a pattern, and starts threads that sleep with known locals: `number` (41000 and up) and
- * `text`, a string on the heap ("heap text of thread N"). Also a string in the data segment that
- * differs from the file, one in shared anonymous memory, one in a mapping that forks leave out, one
- * that is not to be dumped, and 20 TiB that are reserved and hardly touched. Started by tests and
- * benchmarks of the kinds mini and core.
+ * A victim with memory: `memory MIB KIND[,THREADS]` touches so many MiB of small or huge pages, or
+ * "vast": only maps them, in two pieces that become one mapping, which no fork can account for when
+ * it is larger than memory. THREADS sleep. "KIND,THREADS,beat" has a thread besides that measures
+ * the longest time in which it did not run; each line on its input is answered by that time in
+ * microseconds since the last line. Started by tests and benchmarks of the os layer.
  */
 #include <pthread.h>
 #include <signal.h>
+#include <stdatomic.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
+#include <time.h>
 #include <unistd.h>
 
-#define NOINLINE __attribute__((noinline))
-#define MIB ((size_t)1 << 20)
-#define RESERVED_BYTES ((size_t)20 << 40)
-#define FIRST_NUMBER 41000
+#define HUGE_BYTES (2ull << 20)
 
-static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
-static pthread_cond_t never = PTHREAD_COND_INITIALIZER;
-static volatile int over;
-static pthread_barrier_t all_there;
+static _Atomic uint64_t longest_us;
 
-char changed_data[64] = "as in the file";
-char unchanged_data[8192] = "unchanged";
-char *shared_memory, *not_forked, *not_dumped, *reserved;
-uint8_t *bulk;
-
-struct pair {
-    int first;
-    char *second;
-};
-
-/* The locals live on the stack: their addresses are taken. */
-NOINLINE int victim_hold(int number, char *text)
+static uint64_t now_us(void)
 {
-    struct pair pair = {number, text};
-    volatile struct pair *kept = &pair;
-    pthread_barrier_wait(&all_there);
-    pthread_mutex_lock(&lock);
-    while (!over)
-        pthread_cond_wait(&never, &lock);
-    pthread_mutex_unlock(&lock);
-    return kept->first + (kept->second != NULL);
-}
-
-NOINLINE int victim_call(int number, char *text)
-{
-    return victim_hold(number, text) + over;
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (uint64_t)t.tv_sec * 1000000 + (uint64_t)t.tv_nsec / 1000;
 }
 
 static void *sleeper(void *argument)
 {
-    int number = (int)(intptr_t)argument;
-    char *text = malloc(64);
-    snprintf(text, 64, "heap text of thread %d", number);
-    return (void *)(intptr_t)victim_call(FIRST_NUMBER + number, text);
+    for (;;)
+        pause();
+    return argument;
 }
 
-static char *map(size_t bytes, int flags)
+static void *beat(void *argument)
 {
-    void *memory = mmap(NULL, bytes, PROT_READ | PROT_WRITE, flags | MAP_ANONYMOUS, -1, 0);
-    if (memory == MAP_FAILED)
+    uint64_t last = now_us();
+    for (;;) {
+        uint64_t now = now_us();
+        if (now - last > longest_us)
+            longest_us = now - last;
+        last = now;
+    }
+    return argument;
+}
+
+static char *map(uint64_t bytes, void *at)
+{
+    char *memory = mmap(at, bytes, PROT_READ | PROT_WRITE,
+                        MAP_PRIVATE | MAP_ANONYMOUS | (at ? MAP_FIXED_NOREPLACE : 0), -1, 0);
+    if (memory == MAP_FAILED) {
+        perror("victim: mmap");
         exit(1);
+    }
     return memory;
 }
 
-/* Half of each page is noise, half is one byte: a compressor halves it. */
-static void fill(uint8_t *memory, size_t bytes)
+static void take(uint64_t bytes, const char *kind)
 {
-    uint64_t state = 88172645463325252ull;
-    for (size_t at = 0; at < bytes; at += 4096) {
-        for (size_t i = 0; i < 2048; i += 8) {
-            state ^= state << 13;
-            state ^= state >> 7;
-            state ^= state << 17;
-            memcpy(memory + at + i, &state, sizeof state);
-        }
-        memset(memory + at + 2048, (int)(at >> 12), 2048);
+    if (strncmp(kind, "vast", 4) == 0) {
+        char *whole = map(bytes / 2, NULL);
+        map(bytes / 2, whole - bytes / 2);
+        return;
     }
+    char *memory = map(bytes + HUGE_BYTES, NULL);
+    memory += HUGE_BYTES - (uintptr_t)memory % HUGE_BYTES;
+    madvise(memory, bytes, strncmp(kind, "huge", 4) == 0 ? MADV_HUGEPAGE : MADV_NOHUGEPAGE);
+    for (uint64_t i = 0; i < bytes; i += 4096)
+        memory[i] = (char)(i >> 12 | 1);
 }
 
-static void special(void)
+static void start(void *(*run)(void *))
 {
-    snprintf(changed_data, sizeof changed_data, "changed %s", "data");
-    shared_memory = map(64 * MIB, MAP_SHARED);
-    snprintf(shared_memory + 16 * MIB, 64, "%s memory", "shared");
-    not_forked = map(MIB, MAP_PRIVATE);
-    madvise(not_forked, MIB, MADV_DONTFORK);
-    snprintf(not_forked + 65536, 64, "not %s", "forked");
-    not_dumped = map(MIB, MAP_PRIVATE);
-    madvise(not_dumped, MIB, MADV_DONTDUMP);
-    snprintf(not_dumped, 64, "not %s", "dumped");
-    reserved = map(RESERVED_BYTES, MAP_PRIVATE | MAP_NORESERVE);
-    snprintf(reserved + RESERVED_BYTES / 2, 64, "far %s", "away");
+    pthread_attr_t attributes;
+    pthread_t thread;
+    pthread_attr_init(&attributes);
+    pthread_attr_setstacksize(&attributes, 256 << 10);
+    if (pthread_create(&thread, &attributes, run, NULL) != 0)
+        exit(1);
 }
 
 int main(int argc, char **argv)
 {
     prctl(PR_SET_PDEATHSIG, SIGKILL);
-    size_t bytes = (size_t)(argc > 1 ? atoi(argv[1]) : 1) * MIB;
-    int threads = argc > 2 ? atoi(argv[2]) : 3;
-    special();
-    bulk = (uint8_t *)map(bytes + MIB, MAP_PRIVATE);
-    fill(bulk, bytes);
-    pthread_barrier_init(&all_there, NULL, (unsigned)threads + 1);
-    for (int i = 1; i <= threads; i++) {
-        pthread_attr_t attributes;
-        pthread_t thread;
-        pthread_attr_init(&attributes);
-        pthread_attr_setstacksize(&attributes, 256 << 10);
-        if (pthread_create(&thread, &attributes, sleeper, (void *)(intptr_t)i) != 0)
-            return 1;
-    }
-    pthread_barrier_wait(&all_there);
+    uint64_t bytes = argc > 1 ? strtoull(argv[1], NULL, 10) << 20 : 0;
+    const char *kind = argc > 2 ? argv[2] : "small";
+    const char *comma = strchr(kind, ',');
+    take(bytes, kind);
+    for (int i = comma ? atoi(comma + 1) : 0; i > 0; i--)
+        start(sleeper);
+    if (strstr(kind, ",beat"))
+        start(beat);
     puts("ready");
     fflush(stdout);
-    char line[16];
+    char line[64];
     while (fgets(line, sizeof line, stdin)) {
-        printf("%lx %lx %lx %lx %lx %lx\n", (unsigned long)changed_data,
-               (unsigned long)(shared_memory + 16 * MIB), (unsigned long)(not_forked + 65536),
-               (unsigned long)not_dumped, (unsigned long)(reserved + RESERVED_BYTES / 2),
-               (unsigned long)bulk);
+        printf("%llu\n", (unsigned long long)atomic_exchange(&longest_us, 0));
         fflush(stdout);
     }
     for (;;)

@@ -193,6 +193,10 @@ unsigned inject_fitness(struct inject *inject, pid_t tid, const struct user_regs
 {
     const struct map *map = maps_find(inject->maps, regs->rsp);
     enum signal_frame_stand stand = signal_frame_stands(regs);
+    if (inject->controls.only && tid != inject->controls.only) {
+        *why = "no other thread is asked for";
+        return 0;
+    }
     if (!map || !is_own_stack(inject->maps, map, regs)) {
         *why = "no thread stands on a stack of its own";
         return 0;

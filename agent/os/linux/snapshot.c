@@ -134,7 +134,6 @@ static int make_with(struct snapshot *snapshot, struct stop *stop, struct stop_t
 {
     struct inject *inject = snapshot->work;
     struct inject_call call = {SYS_clone, {CLONE_FILES | CLONE_FS, 0, 0, 0, 0, 0}, true};
-    inject->controls = snapshot->clone_controls;
     int rc = inject_call(inject, thread->tid, &call, stop_until_us(stop), f);
     snapshot->pid = inject->child;
     snapshot->begun |= inject->begun;
@@ -151,7 +150,8 @@ static int make_with(struct snapshot *snapshot, struct stop *stop, struct stop_t
 int snapshot_make(struct snapshot *snapshot, struct stop *stop, struct failure *f)
 {
     pid_t tried[CANDIDATES_MAX];
-    const char *why = "no thread could be held";
+    snapshot->work->controls = snapshot->clone_controls;
+    const char *why = NULL;
     for (size_t i = 0; i < CANDIDATES_MAX; i++) {
         struct stop_thread *thread = choose(snapshot, stop, tried, i, &why);
         if (!thread)
@@ -159,9 +159,11 @@ int snapshot_make(struct snapshot *snapshot, struct stop *stop, struct failure *
         int rc = make_with(snapshot, stop, thread, f);
         if (rc != ERR_UNSUPPORTED)
             return rc;
-        why = f ? f->text : why;
+        why = f ? f->text : "";
         tried[i] = thread->tid;
     }
+    if (!why)
+        return fail(f, ERR_TIMEOUT, "no thread of the process stopped in time");
     char text[FAILURE_TEXT_SIZE];
     snprintf(text, sizeof text, "%s", why);
     return fail(f, ERR_REFUSED, "no snapshot is possible: %s; " OTHERWISE, text);

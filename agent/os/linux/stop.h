@@ -58,6 +58,7 @@ struct stop_thread {
 struct stop_controls {
     bool swallow_signals;
     bool keep_eintr;
+    bool leave_late; /* threads that stop while stop_after_fn runs stand until its end */
 };
 
 struct stop {

@@ -80,7 +80,7 @@ static void tend(struct stop *stop, bool on)
 static int run_after(struct stop_job *job)
 {
     struct stop *stop = job->stop;
-    bool late = has_late(stop);
+    bool late = has_late(stop) && !stop->controls.leave_late;
     if (job->locked)
         munlockall();
     job->locked = false;

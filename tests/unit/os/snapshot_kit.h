@@ -14,6 +14,7 @@
 
 struct kit {
     struct inject_controls clone_controls, reap_controls;
+    struct stop_controls stop_controls;
     uint32_t pause_max_us; /* 0: KIT_PAUSE_MAX_US */
     /* Called when the twin is open; may be NULL. */
     void (*look)(struct kit *kit);
@@ -52,6 +53,7 @@ static inline int kit_take(struct kit *kit, const struct os_process *process)
     int rc = stop_open(&kit->stop, process, &kit->f);
     if (rc)
         return rc;
+    kit->stop.controls = kit->stop_controls;
     maps_init(&kit->maps);
     rc = maps_read(&kit->maps, process->pid, &kit->f);
     if (rc == 0) {

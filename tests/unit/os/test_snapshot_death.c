@@ -58,7 +58,7 @@ static void tidy(const struct victim *v)
 static void die_everywhere(const char *mode, const char *thread, bool in_reap, struct tally *tally)
 {
     struct victim v;
-    struct inject_controls none = {0, false}, at_step = {0, false};
+    struct inject_controls none = {0, 0, false}, at_step = {0, 0, false};
     signal(SIGPIPE, SIG_IGN);
     victim_start(&v, "registers", mode, thread);
     for (uint32_t step = 1; step <= INJECT_STEPS; step++) {
@@ -124,7 +124,7 @@ TEST_LIMIT(control_without_frames_our_death_is_seen, 120)
     for (uint32_t step = 1; step <= INJECT_STEPS; step++) {
         struct victim v;
         struct tally tally = {0, 0, 0, 0};
-        struct inject_controls bare = {step, true}, none = {0, false};
+        struct inject_controls bare = {step, 0, true}, none = {0, 0, false};
         victim_start(&v, "registers", "read", NULL);
         CHECK(die(&v, bare, none));
         broken += !ask(&v, &tally) || tally.wrong > 0 || tally.interrupted > 0;
