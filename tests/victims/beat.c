@@ -24,6 +24,7 @@
 #include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/socket.h>
+#include <sys/sysinfo.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -35,7 +36,7 @@
 
 static struct {
     size_t memory_bytes;
-    bool huge, half, spin, quiet, realtime;
+    bool huge, half, spin, quiet, realtime, unforkable;
     int threads;
 } options = {.memory_bytes = (size_t)64 << 20};
 
@@ -75,6 +76,21 @@ static void make_memory(void)
     for (size_t at = 0; at < options.memory_bytes; at += PAGE)
         fill(memory + at, &state);
     memcpy(memory, MARK, sizeof MARK);
+}
+
+/* Untouched memory in one mapping that is larger than the machine: made of two that are not. The
+ * kernel then refuses any copy of this process with ENOMEM, as it does in more cases when
+ * vm.overcommit_memory is 2. */
+static void become_unforkable(void)
+{
+    struct sysinfo machine;
+    sysinfo(&machine);
+    size_t half = (machine.totalram + machine.totalswap) / PAGE * machine.mem_unit * 6 / 10 * PAGE;
+    uint8_t *all = mmap(NULL, 2 * half, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    for (size_t i = 0; i < 2 && all != MAP_FAILED; i++)
+        if (mmap(all + i * half, half, PROT_READ | PROT_WRITE,
+                 MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0) == MAP_FAILED)
+            exit(3);
 }
 
 /* ---- threads ---- */
@@ -198,11 +214,12 @@ static void start(void *(*run)(void *), intptr_t argument, const char *name)
 static void usage(void)
 {
     fputs("usage: beat [--mib N] [--huge] [--half] [--threads N] [--spin] [--quiet]\n"
-          "            [--realtime]\n"
+          "            [--realtime] [--unforkable]\n"
           "  --mib N      touched memory (64); --huge: of huge pages; --half: half of it zeros\n"
           "  --threads N  how many threads in all, at least 4 (4)\n"
           "  --spin       the heart never sleeps; --quiet: it writes no memory\n"
           "  --realtime   the heart and the echo run before everything else\n"
+          "  --unforkable the kernel refuses to copy it: not enough memory\n"
           "prints \"ready PORT\"; a line is answered by \"LONGEST_US BEATS\" since the last one\n",
           stderr);
     exit(2);
@@ -221,6 +238,8 @@ static void parse(int argc, char **argv)
             options.quiet = true;
         else if (strcmp(argv[i], "--realtime") == 0)
             options.realtime = true;
+        else if (strcmp(argv[i], "--unforkable") == 0)
+            options.unforkable = true;
         else if (strcmp(argv[i], "--mib") == 0 && i + 1 < argc)
             options.memory_bytes = (size_t)strtoul(argv[++i], NULL, 10) << 20;
         else if (strcmp(argv[i], "--threads") == 0 && i + 1 < argc)
@@ -240,6 +259,8 @@ int main(int argc, char **argv)
     parse(argc, argv);
     int fd = listen_on_loopback(&port);
     make_memory();
+    if (options.unforkable)
+        become_unforkable();
     start(heart, 0, "heart");
     start(echo, fd, "echo");
     for (int i = 3; i < options.threads; i++)
