@@ -498,12 +498,12 @@ TEST(a_thread_on_a_processor_is_said_to_run)
 }
 
 /* A thread that wakes every few microseconds: whole or not at all, never a mixture. */
-TEST(a_thread_that_moves_is_never_a_mixture)
+TEST_LIMIT(a_thread_that_moves_is_never_a_mixture, 60)
 {
     struct victim v;
     int whole = 0, none = 0;
     victim_start(&v, "frames", "moving", NULL);
-    for (int i = 0; i < 100; i++) {
+    for (int i = 0; i < 30; i++) {
         CHECK_EQ_INT(capture_by(os_stacks0_capture, &v, PAUSE_MAX_US), 0);
         const char *one = strstr(text(), " moving (");
         REQUIRE(one != NULL);
