@@ -111,10 +111,10 @@ def ask(process):
     return process.stdout.readline().strip()
 
 
-def take(pid, seconds=2.0, prefix=(), during=None):
+def take(pid, seconds=2.0, nice=False, during=None):
     """The result, and the folder with the files."""
     folder = tempfile.mkdtemp(dir=TMP)
-    command = list(prefix) + [TAKE, "profile", str(pid), "-o", folder, "--for", "%dms" % (1000 * seconds), "--nice"]
+    command = [TAKE, "profile", str(pid), "-o", folder, "--for", "%dms" % (1000 * seconds)] + ["--nice"] * nice
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as run:
         if during:
             during()
@@ -280,7 +280,7 @@ def stops_nothing():
             if what == "quiet":
                 time.sleep(1)
             elif what == "profile":
-                take(process.pid, 1)
+                take(process.pid, 1, nice=True)
             elif shutil.which("gdb"):
                 gdb_looks(process.pid)
             gaps[what].append(int(ask(process)))
@@ -323,7 +323,7 @@ def costs_redis_little():
         for what, all_ in rates.items():
             before, began, spent = redis_requests(path), time.monotonic(), cpu_seconds(redis.pid)
             if what == "with":
-                result, folder = take(redis.pid, 2)
+                result, folder = take(redis.pid, 2, nice=True)
                 worker.append(result["cpu_us"] / result["wall_us"])
             else:
                 time.sleep(2)

@@ -134,14 +134,15 @@ static int take_fork(struct span *s, struct perf_record *out)
 /* pid, tid, addr, len, pgoff, maj, min, ino, ino_generation, prot, flags, filename. */
 static int take_mmap(struct span *s, struct perf_record *out)
 {
-    uint64_t length, skipped;
+    uint64_t length, rest[4];
     uint32_t protection;
     if (take_ids(s, &out->pid, &out->tid) || span_take_u64(s, &out->start) ||
         span_take_u64(s, &length))
         return ERR_CORRUPT;
     for (int i = 0; i < 4; i++)
-        if (span_take_u64(s, &skipped))
+        if (span_take_u64(s, &rest[i]))
             return ERR_CORRUPT;
+    out->inode = rest[2];
     if (span_take_u32(s, &protection) || length > UINT64_MAX - out->start)
         return ERR_CORRUPT;
     out->end = out->start + length;

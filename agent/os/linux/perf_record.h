@@ -47,6 +47,7 @@ struct perf_record {
     bool exec;           /* COMM: by execve(2) */
     char name[16];       /* COMM */
     uint64_t start, end; /* MMAP2 */
+    uint64_t inode;      /* MMAP2; 0: of no file */
     bool executable;     /* MMAP2 */
     struct perf_sample sample;
 };

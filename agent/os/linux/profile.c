@@ -228,6 +228,9 @@ static void note_stacks(struct profile *p)
         os_result_miss(r, "names of code that was mapped late");
     if (p->code.lines_cut)
         os_result_miss(r, "source lines of some frames: time limit");
+    if (p->code.names_cut)
+        os_result_miss(r, "names of some code made at run time: the process's list of them is too "
+                          "long");
     if (p->code.modules_left > 0)
         os_result_miss(r, "names from %zu of the files: more than %d", p->code.modules_left,
                        UNWIND_MODULES_MAX);
@@ -293,10 +296,10 @@ static int finish(struct profile *p, const struct os_output *out, struct failure
                              : "no thread ran in that time and none waited");
     note_way(p);
     note_unseen(p, cpu_ns);
-    note_stacks(p);
     int e = name_all(p, f);
     if (e)
         return e;
+    note_stacks(p);
     struct profile_about about = {.process = p->take->process.name,
                                   .pid = p->take->process.pid,
                                   .wall_us = p->wall_us,

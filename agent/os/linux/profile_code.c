@@ -70,14 +70,15 @@ int profile_code_walk(struct profile_code *code, const struct unwind_thread *thr
     if (code->unwind)
         found = unwind_walk(code->unwind, thread, places, UNWIND_FRAMES_MAX, &why);
     else
-        places[0] = (struct unwind_place){thread->regs->rip, true};
+        places[0] = (struct unwind_place){.pc = thread->regs->rip, .exact = true};
     bool deep = why && thread->stack_bytes >= PERF_STACK_BYTES;
     code->walked++;
     code->deep += deep;
     code->broken += why && !deep;
     for (size_t i = 0; i < found && *count < max; i++) {
         uint64_t pc = places[i].pc;
-        code->stale |= !maps_find(&code->maps, places[i].exact || pc == 0 ? pc : pc - 1);
+        if (!code->told)
+            code->stale |= !maps_find(&code->maps, places[i].exact || pc == 0 ? pc : pc - 1);
         int e = profile_location(code->set, places[i].exact ? PROFILE_EXACT : PROFILE_RETURN, pc,
                                  &locations[*count]);
         if (e)
@@ -138,7 +139,7 @@ static int name_location(struct profile_code *code, uint32_t number)
     struct unwind_frame from[UNWIND_INLINED_MAX];
     struct profile_frame to[UNWIND_INLINED_MAX];
     struct profile_location *l = &code->set->locations[number];
-    struct unwind_place place = {l->pc, l->place == PROFILE_EXACT};
+    struct unwind_place place = {.pc = l->pc, .exact = l->place == PROFILE_EXACT};
     size_t count = unwind_name(code->unwind, place, from, UNWIND_INLINED_MAX);
     int e = 0;
     for (size_t i = 0; i < count && !e; i++)
@@ -148,15 +149,45 @@ static int name_location(struct profile_code *code, uint32_t number)
     return e ? e : profile_name(code->set, number, to, count);
 }
 
+static bool maps_has_file(const struct maps *maps, uint64_t address)
+{
+    const struct map *map = maps_find(maps, address);
+    return map && maps_path(maps, map)[0] == '/';
+}
+
+/* In this era, and has no name yet. */
+static bool wants_name(const struct profile_set *set, const struct profile_location *l)
+{
+    bool user = l->place == PROFILE_EXACT || l->place == PROFILE_RETURN;
+    return user && l->count == 0 && l->era == set->era;
+}
+
+/* Names that the process has written down; too many of them are no failure. */
+static int learn_names(struct profile_code *code)
+{
+    const struct profile_set *set = code->set;
+    struct unwind_place *places = calloc(set->location_count + 1, sizeof *places);
+    size_t count = 0;
+    if (!places)
+        return ERR_NOMEM;
+    for (size_t i = 0; i < set->location_count; i++) {
+        const struct profile_location *l = &set->locations[i];
+        if (wants_name(set, l) && !maps_has_file(&code->maps, l->pc))
+            places[count++] =
+                (struct unwind_place){.pc = l->pc, .exact = l->place == PROFILE_EXACT};
+    }
+    int e = count ? unwind_learn(code->unwind, places, count, NULL) : 0;
+    free(places);
+    code->names_cut |= e == ERR_LIMIT || unwind_names_cut(code->unwind);
+    return e == ERR_LIMIT ? 0 : e;
+}
+
 int profile_code_name(struct profile_code *code)
 {
-    int e = 0;
-    for (size_t i = 0; i < code->set->location_count && !e && code->unwind; i++) {
-        const struct profile_location *l = &code->set->locations[i];
-        bool user = l->place == PROFILE_EXACT || l->place == PROFILE_RETURN;
-        if (user && l->count == 0 && l->era == code->set->era)
+    int e = code->unwind ? learn_names(code) : 0;
+    for (size_t i = 0; i < code->set->location_count && !e && code->unwind; i++)
+        if (wants_name(code->set, &code->set->locations[i]))
             e = name_location(code, (uint32_t)i);
-    }
     return e;
 }
 

@@ -23,12 +23,14 @@ struct profile_code {
     struct profile_set *set;
     uint32_t *modules; /* of each of the unwinder's: number + 1 in the set; 0 not there yet */
     uint32_t renewals;
+    bool told;  /* somebody says when something is mapped; else an unknown address is the sign */
     bool stale; /* something was mapped since, or an address was in no mapping */
     uint64_t renewed_us;
     bool changed_unseen; /* and there was no renewal left, or it failed */
     /* All stacks; those larger than their copy; those that lead nowhere. */
     uint64_t walked, deep, broken;
     bool lines_cut;
+    bool names_cut; /* of code made at run time: there are more than are read */
     size_t modules_left;
 };
 

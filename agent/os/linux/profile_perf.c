@@ -73,18 +73,29 @@ static int take_sample(struct profile_perf *perf, const struct perf_sample *samp
     return 0;
 }
 
-/* Where there was code, other code is now: what follows must not get its names. */
+/* Whether code of a file that we know was there before. */
+static bool replaces_code(const struct maps *maps, const struct perf_record *record)
+{
+    for (size_t i = 0; i < maps->count; i++) {
+        const struct map *map = &maps->list[i];
+        if (map->executable && map->inode && map->start < record->end && record->start < map->end)
+            return true;
+    }
+    return false;
+}
+
+/*
+ * New code of a file will have names once the map is read again. Code made at run time has none in
+ * files, and comes too often for that; but where there was other code, that must be forgotten.
+ */
 static void take_mapping(struct profile_perf *perf, const struct perf_record *record)
 {
     if (!record->executable)
         return;
-    perf->code->stale = true;
-    const struct maps *maps = &perf->code->maps;
-    for (size_t i = 0; i < maps->count; i++) {
-        const struct map *map = &maps->list[i];
-        if (map->executable && map->start < record->end && record->start < map->end)
-            perf->code->renewed_us = 0;
-    }
+    bool replaces = replaces_code(&perf->code->maps, record);
+    if (replaces)
+        perf->code->renewed_us = 0; /* at once */
+    perf->code->stale |= replaces || record->inode;
     profile_code_refresh(perf->code, port_mono_us());
 }
 
@@ -153,6 +164,7 @@ int profile_perf_open(struct profile_perf *perf, struct profile_set *set, struct
     int e = perf_events_open(&perf->events, pid, hz, f);
     perf->begin_ns = now_ns();
     perf->no_kernel = perf->events.no_kernel;
+    code->told = e == 0;
     return e;
 }
 

@@ -159,6 +159,7 @@ static int walk(struct profile_wait *wait, pid_t tid, const struct place *place,
     struct user_regs_struct regs = {.rsp = place->pointer, .rip = place->pc};
     struct unwind_thread in = {.tid = tid,
                                .regs = &regs,
+                               .few_registers = true,
                                .stack = wait->stack_copy,
                                .stack_start = start,
                                .stack_bytes = size_bytes};

@@ -150,12 +150,13 @@ TEST(other_records_are_read)
     put32(TID);
     put64(0x7000);
     put64(0x1000);
-    for (int i = 0; i < 4; i++)
-        put64(0);
+    for (uint64_t i = 0; i < 4; i++)
+        put64(i + 5);
     put32(PROT_READ | PROT_EXEC);
     put32(0);
     REQUIRE(perf_record_parse(end_record(), &r) == 0);
     CHECK(r.executable);
+    CHECK_EQ_INT(r.inode, 7);
     CHECK_EQ_INT(r.start, 0x7000);
     CHECK_EQ_INT(r.end, 0x8000);
     buf_done(&record);
