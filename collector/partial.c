@@ -28,7 +28,7 @@ struct partial {
     struct pki_sha256 *hash;
     uint32_t stored, hashed; /* pieces; hashed <= stored */
     bool owned, wanted;
-    bool dead; /* its pieces are being deleted */
+    bool dead; /* of no use any more: unreadable, or being deleted */
     struct partial_owner owner;
     uint64_t used_us;
 };
@@ -77,22 +77,24 @@ static void on_reread(void *context, int err, struct span value)
     r->partial->hashed++;
 }
 
-/* The artifact is worth nothing without the piece: the agent begins anew. */
+/* Without the piece the artifact is worth nothing, and the agent begins anew; a store that cannot
+ * be read now is another matter. */
 static void give_up(struct partial *p, int err)
 {
     struct partial_owner owner = p->owner;
-    bool wanted = p->wanted;
-    log_warn("piece %u of '%s' cannot be read, it was deleted: %s", p->hashed, p->blob,
-             err_text(err));
-    blob_delete(p->partials->collector->store, p->blob, NULL, NULL);
+    bool wanted = p->wanted, gone = err == ERR_CORRUPT || err == ERR_NOTFOUND;
+    struct failure f;
+    fail(&f, err, "a stored piece of '%s' cannot be read: %s", p->blob, err_text(err));
+    log_warn("piece %u of '%s' cannot be read: %s%s", p->hashed, p->blob, err_text(err),
+             gone ? "; it is deleted" : "");
+    if (gone)
+        blob_delete(p->partials->collector->store, p->blob, NULL, NULL);
     if (!p->owned) {
         drop(p);
         return;
     }
-    struct failure f;
     p->wanted = false;
     p->dead = true;
-    fail(&f, err, "a stored piece of '%s' cannot be read: %s", p->blob, err_text(err));
     if (wanted)
         owner.ready(owner.context, err);
     else

@@ -17,7 +17,7 @@ struct partial;
 /* Who has it; told through these. */
 struct partial_owner {
     /* Everything stored is in the hash; once for each partial_want(). err: a stored piece cannot
-     * be read, and the artifact was deleted. */
+     * be read; of a damaged one the whole artifact was deleted. */
     void (*ready)(void *context, int err);
     /* Let go: another call came, or the order is over. False: it cannot, it is being sealed. */
     bool (*interrupt)(void *context, const struct failure *why);

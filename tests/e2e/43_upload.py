@@ -157,10 +157,12 @@ def one_hundred_megabytes_in_runs():
     check(stream.most_kept <= RUN_PIECES + 2, "the agent kept %d pieces" % stream.most_kept)
     grown = resident_mb() - before
     print("      %d runs, the collector's private memory grew by %d MB" % (runs, grown), flush=True)
-    check(grown < 32, "the collector's private memory grew by %d MB" % grown)
+    with open(BIN + "/trawl-collector", "rb") as f:
+        if b"__asan_init" not in f.read():  # its quarantine keeps what was freed
+            check(grown < 32, "the collector's private memory grew by %d MB" % grown)
     digest = hashlib.sha256()
     request = pb.FetchRequest(incident=order.incident, host="large-1", artifact=1)
-    for piece in developer.many("Fetch", request, pb.Piece, seconds=120):
+    for piece in developer.many("Fetch", request, pb.Piece, seconds=120 + (SIZE >> 20)):
         digest.update(piece.data)
     check_equal(digest.hexdigest(), stream.hash.hexdigest())
     finish(agent, order)
