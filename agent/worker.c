@@ -48,10 +48,8 @@ static const struct kind {
     const char *name;
     take_fn take;
 } kinds[] = {
-    {"triage", os_triage_capture},
-    {"stacks", take_stacks},
-    {"logs", os_logs_capture},
-    {"net", os_net_capture},
+    {"triage", take_triage}, {"stacks", os_stacks_capture},   {"stacks0", os_stacks0_capture},
+    {"logs", take_logs},     {"profile", os_profile_capture},
 };
 
 static const struct kind *find_kind(const char *name)
