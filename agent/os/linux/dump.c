@@ -121,6 +121,7 @@ static int core_live(struct dump *d, struct failure *f)
 struct held {
     struct dump *d;
     struct dump_source source;
+    struct dump_relay relay;
     struct failure cause;
 };
 
@@ -151,6 +152,24 @@ static uint64_t bytes_to_write(const struct dump *d)
     return bytes;
 }
 
+static int hold_and_write(struct dump *d, struct held *held, struct failure *f)
+{
+    struct failure cause = {0, ""};
+    d->out = &held->relay.out;
+    int rc = stop_run(&d->stop, d->take->pause_max_us, write_held, NULL, held, &cause);
+    d->out = held->relay.to;
+    if (rc && cause.code == 0)
+        cause = held->cause;
+    struct failure late = {0, ""};
+    int written = dump_relay_stop(&held->relay, &late);
+    if (rc == 0 && written) {
+        rc = written;
+        cause = late;
+    }
+    dump_note_threads(d);
+    return dump_fail_held(d, rc, &cause, f);
+}
+
 static int core_held(struct dump *d, struct failure *f)
 {
     uint64_t bytes = bytes_to_write(d);
@@ -166,13 +185,11 @@ static int core_held(struct dump *d, struct failure *f)
                                        .context = &held};
     if (held.source.mem_fd < 0)
         return held.source.mem_fd;
-    struct failure cause = {0, ""};
-    int rc = stop_run(&d->stop, d->take->pause_max_us, write_held, NULL, &held, &cause);
-    if (rc && cause.code == 0)
-        cause = held.cause;
+    int rc = dump_relay_start(&held.relay, d->out, &d->stop, f);
+    if (rc == 0)
+        rc = hold_and_write(d, &held, f);
     close(held.source.mem_fd);
-    dump_note_threads(d);
-    return dump_fail_held(d, rc, &cause, f);
+    return rc;
 }
 
 /* ---- the choice ---- */

@@ -115,6 +115,27 @@ struct dump_source {
 /* Writes the whole file, forward, from one buffer. d->copies is sorted. */
 int dump_write(struct dump *d, const struct dump_source *source, struct failure *f);
 
+/* ---- writing while it is held (dump_relay.c) ---- */
+
+/* An output that gives up (ERR_TIMEOUT) when the time of `stop` is over, whatever `to` does. */
+struct dump_relay {
+    struct os_output out; /* to be written to */
+    const struct os_output *to;
+    const struct stop *stop;
+    pthread_t thread;
+    pthread_mutex_t lock;
+    pthread_cond_t wake;
+    struct buf piece;
+    char ending[16]; /* to be begun; "": the piece is to be written */
+    bool full, over;
+    int rc;
+    struct failure cause;
+};
+int dump_relay_start(struct dump_relay *relay, const struct os_output *to, const struct stop *stop,
+                     struct failure *f);
+/* After the release: waits until all is written. What `to` returned. */
+int dump_relay_stop(struct dump_relay *relay, struct failure *f);
+
 /* ---- memory that is left (dump_watch.c) ---- */
 
 /* `need_bytes` are going to be taken. ERR_REFUSED: too little would be free. ERR_GONE,

@@ -7,8 +7,10 @@
 #include "agent/os/dump.h"
 
 #include <elf.h>
+#include <linux/filter.h>
+#include <linux/seccomp.h>
+#include <sys/prctl.h>
 #include <sys/procfs.h>
-#include <sys/stat.h>
 
 #include "common/text.h"
 #include "tests/unit/os/victim.h"
@@ -346,6 +348,115 @@ TEST(a_slow_host_is_refused_what_a_fast_one_is_given)
     printf("      %s\n", f.text);
     check_unharmed(&v);
     victim_end(&v);
+    file_done(&file);
+}
+
+/* ---- where no snapshot is possible ---- */
+
+/* A system call filter that allows everything: what it would do to an injected call is not known.
+ */
+static char much[8 << 20];
+
+static void start_filtered(struct victim *v)
+{
+    int out[2];
+    char byte;
+    memset(v, 0, sizeof *v);
+    REQUIRE(pipe(out) == 0);
+    v->pid = fork();
+    if (v->pid == 0) {
+        struct sock_filter allow = {BPF_RET | BPF_K, 0, 0, SECCOMP_RET_ALLOW};
+        struct sock_fprog program = {1, &allow};
+        prctl(PR_SET_PDEATHSIG, SIGKILL);
+        memset(much, 1, sizeof much);
+        if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) || prctl(PR_SET_SECCOMP, 2, &program))
+            _exit(1);
+        (void)!write(out[1], "r", 1);
+        for (;;)
+            pause();
+    }
+    close(out[1]);
+    REQUIRE(read(out[0], &byte, 1) == 1);
+    close(out[0]);
+    REQUIRE(os_process_get("", (uint32_t)v->pid, &v->process, NULL) == 0);
+}
+
+static void end_filtered(struct victim *v)
+{
+    victim_check_free(v);
+    kill(v->pid, SIGKILL);
+    waitpid(v->pid, NULL, 0);
+}
+
+TEST(without_a_snapshot_the_other_ways_are_named)
+{
+    struct victim v;
+    struct os_result result;
+    struct failure f;
+    start_filtered(&v);
+    struct file file = {.pid = v.pid};
+    struct os_take take = take_of(&v);
+    take.allow_pause = false;
+    CHECK_EQ_INT(capture(os_core_capture, &take, &file, &result, &f), ERR_REFUSED);
+    CHECK(strstr(f.text, "seccomp") != NULL);
+    CHECK(strstr(f.text, "--live") != NULL && strstr(f.text, "--allow-pause") != NULL);
+    CHECK(!result.paused && file.begun == 0);
+    printf("      %s\n", f.text);
+    end_filtered(&v);
+    file_done(&file);
+}
+
+/* Written by a thread of its own, while the one that holds waits. */
+static void is_held(const struct file *file)
+{
+    struct victim v = {.pid = file->pid};
+    int traced;
+    CHECK_EQ_INT(victim_count(&v, 't', &traced), 1);
+    CHECK_EQ_INT(traced, 1);
+}
+
+static char known_text[32] = "as it was built";
+
+TEST(a_process_may_be_held_while_it_is_written)
+{
+    struct victim v;
+    struct os_result result;
+    struct failure f;
+    pid_t first = 0;
+    snprintf(known_text, sizeof known_text, "%s", "as it is now");
+    start_filtered(&v);
+    struct file file = {.pid = v.pid, .on_first = is_held};
+    struct os_take take = take_of(&v);
+    CHECK_EQ_INT(capture(os_core_capture, &take, &file, &result, &f), 0);
+    CHECK_EQ_STR(f.text, "");
+    CHECK(strstr(result.missing, "the process was held") != NULL);
+    check_shape(&file);
+    CHECK_EQ_INT(count_threads(&file, &first), 1);
+    CHECK_TEXT(&file, (uintptr_t)known_text, "as it is now");
+    end_filtered(&v);
+    file_done(&file);
+}
+
+static void wait_too_long(const struct file *file)
+{
+    (void)file;
+    nap_ms(1500);
+}
+
+/* A reader that does not read must not hold the process. */
+TEST(a_held_process_is_released_in_time)
+{
+    struct victim v;
+    struct os_result result;
+    struct failure f;
+    start_filtered(&v);
+    struct file file = {.pid = v.pid, .on_first = wait_too_long};
+    struct os_take take = take_of(&v);
+    take.pause_max_us = 500000;
+    CHECK_EQ_INT(capture(os_core_capture, &take, &file, &result, &f), ERR_TIMEOUT);
+    CHECK(result.pause_us >= 500000 && result.pause_us < 900000);
+    printf("      %s\n", f.text);
+    end_filtered(&v);
     file_done(&file);
 }
 
