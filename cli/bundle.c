@@ -99,7 +99,7 @@ bool bundle_is_safe_name(const char *name)
     size_t length = strlen(name);
     if (length == 0 || length >= BUNDLE_FILE_SIZE - 16 || name[0] == '.' || name[0] == '-' ||
         name[length - 1] == '.' || name[length - 1] == ' ' || ends_with(name, ".part") ||
-        ends_with(name, ".sha256"))
+        ends_with(name, ".unpacked"))
         return false;
     for (size_t i = 0; i < length; i++) {
         unsigned char c = (unsigned char)name[i];
@@ -259,10 +259,8 @@ static int put_artifact(const struct bundle_artifact *a, struct buf *out)
     render_artifact_members(&j, &a->record);
     jsonl_bool(&j, "fetched", is_there);
     text_format(path, sizeof path, "%s/%s", a->record.host, a->file);
-    if (is_there && a->record.encoding[0]) { /* size and hash above are those of the stored bytes */
+    if (is_there && a->record.encoding[0]) /* size and hash above are those of the stored bytes */
         jsonl_u64(&j, "file_bytes", a->plain_bytes);
-        jsonl_hex(&j, "file_sha256", a->plain_sha256, sizeof a->plain_sha256);
-    }
     if (is_there)
         jsonl_str(&j, "path", path);
     else

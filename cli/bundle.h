@@ -29,7 +29,6 @@ struct bundle_artifact {
     enum bundle_state state;
     struct failure why;   /* BUNDLE_FAILED */
     uint64_t plain_bytes; /* of the unpacked file, when it is stored packed and is there */
-    uint8_t plain_sha256[32];
 };
 
 struct bundle {

@@ -114,7 +114,6 @@ static void begin(struct slot *s);
 static void end_fetched(struct slot *s, enum bundle_state state)
 {
     s->artifact->plain_bytes = s->transfer.plain_bytes;
-    memcpy(s->artifact->plain_sha256, s->transfer.plain_sha256, sizeof s->artifact->plain_sha256);
     end_slot(s, state, NULL);
 }
 

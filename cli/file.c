@@ -7,6 +7,8 @@
 
 #include <uv.h>
 
+#include "common/xxh64.h"
+
 #define READ_SIZE (64 * 1024)
 #define MODE 0600
 
@@ -113,7 +115,9 @@ int file_write(int file, struct span bytes, uint64_t at)
     return 0;
 }
 
-int file_hash(int file, uint64_t size_bytes, struct pki_sha256 *hash)
+typedef void (*feed_fn)(void *context, struct span bytes);
+
+static int feed_file(int file, uint64_t size_bytes, feed_fn feed, void *context)
 {
     static char room[READ_SIZE]; /* one at a time: everything here runs on one thread */
     uint64_t at = 0;
@@ -122,10 +126,34 @@ int file_hash(int file, uint64_t size_bytes, struct pki_sha256 *hash)
         int n = file_read(file, room, left < READ_SIZE ? (size_t)left : READ_SIZE, at);
         if (n <= 0)
             return n < 0 ? n : UV_EOF;
-        pki_sha256_add(hash, span_of(room, (size_t)n));
+        feed(context, span_of(room, (size_t)n));
         at += (uint64_t)n;
     }
     return 0;
+}
+
+static void feed_sha256(void *context, struct span bytes)
+{
+    pki_sha256_add(context, bytes);
+}
+
+int file_hash(int file, uint64_t size_bytes, struct pki_sha256 *hash)
+{
+    return feed_file(file, size_bytes, feed_sha256, hash);
+}
+
+static void feed_xxh64(void *context, struct span bytes)
+{
+    xxh64_add(context, bytes);
+}
+
+int file_sum(int file, uint64_t size_bytes, uint64_t *out)
+{
+    struct xxh64 sum;
+    xxh64_init(&sum, 0);
+    int r = feed_file(file, size_bytes, feed_xxh64, &sum);
+    *out = xxh64_end(&sum);
+    return r;
 }
 
 uint64_t file_free_bytes(const char *path)

@@ -30,6 +30,8 @@ int file_read(int file, void *out, size_t size_bytes, uint64_t at);
 int file_write(int file, struct span bytes, uint64_t at);
 /* Feeds the first `size_bytes` of the file to the hash. 0 or an error of libuv. */
 int file_hash(int file, uint64_t size_bytes, struct pki_sha256 *hash);
+/* XXH64 of the first `size_bytes` of the file. 0 or an error of libuv. */
+int file_sum(int file, uint64_t size_bytes, uint64_t *out);
 /* Bytes that may still be written on the disk that holds `path`; UINT64_MAX when not known. */
 uint64_t file_free_bytes(const char *path);
 

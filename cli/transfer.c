@@ -13,7 +13,7 @@
 #include "common/text.h"
 
 #define STAMP_LIMIT 1024
-#define STAMP_HEAD "# unpacked from "
+#define STAMP_FORMAT "unpacked from sha256 %s\nbytes %" PRIu64 "\nxxh64 %016" PRIx64 "\n"
 
 static bool has_hash(const trawl_v1_Artifact *artifact, const uint8_t sum[32])
 {
@@ -27,73 +27,67 @@ static bool is_packed(const trawl_v1_Artifact *artifact)
 
 /* ---- what is there ---- */
 
-static bool sum_of_file(const char *path, uint8_t sum[32], uint64_t *size_bytes)
+static bool sha256_of_file(const char *path, uint64_t size_bytes, uint8_t sum[32])
+{
+    int file = file_open_read(path);
+    if (file < 0)
+        return false;
+    bool read = file_size(file) == (int64_t)size_bytes;
+    struct pki_sha256 *hash = read ? pki_sha256_open() : NULL;
+    read = hash && file_hash(file, size_bytes, hash) == 0;
+    pki_sha256_close(hash, read ? sum : NULL);
+    file_close(file);
+    return read;
+}
+
+/* FILE.unpacked beside an unpacked file, by which a later fetch knows it: of which stored bytes it
+ * was made, how large it is and its XXH64. */
+static int write_stamp(const struct transfer *t, uint64_t sum, struct failure *f)
+{
+    char packed[65], text[STAMP_LIMIT];
+    text_put_hex(t->artifact->sha256.bytes, 32, packed);
+    text_format(text, sizeof text, STAMP_FORMAT, packed, t->plain_bytes, sum);
+    return port_write_file(t->stamp_path, span_str(text), true, f);
+}
+
+static bool has_sum(const char *path, uint64_t *size_bytes, uint64_t *sum)
 {
     int file = file_open_read(path);
     if (file < 0)
         return false;
     int64_t size = file_size(file);
-    struct pki_sha256 *hash = size >= 0 ? pki_sha256_open() : NULL;
-    bool read = hash && file_hash(file, (uint64_t)size, hash) == 0;
-    pki_sha256_close(hash, read ? sum : NULL);
+    bool read = size >= 0 && file_sum(file, (uint64_t)size, sum) == 0;
     file_close(file);
     *size_bytes = (uint64_t)size;
     return read;
 }
 
-/* Takes "<64 hex digits>" off the front. */
-static bool take_sum(struct span *rest, uint8_t sum[32])
+/* The stamp is what it would be if the file were written now. */
+static bool has_stamp(struct transfer *t)
 {
-    char hex[65];
-    struct span digits;
-    return span_take(rest, 64, &digits) == 0 && text_copy_span(hex, sizeof hex, digits) == 0 &&
-           text_parse_hex(hex, sum, 32) == 0;
-}
-
-/* FILE.sha256 beside an unpacked file: of which stored bytes it was made, and what it must be. Its
- * form is that of sha256sum(1), which can check it. */
-static bool read_stamp(const char *path, uint8_t packed[32], uint8_t plain[32])
-{
+    char packed[65], wanted[STAMP_LIMIT];
+    uint64_t sum;
     struct buf text;
-    struct span rest, head;
     buf_init(&text, STAMP_LIMIT);
-    bool good = port_read_file(path, &text, NULL) == 0;
-    rest = buf_span(&text);
-    good = good && span_take(&rest, sizeof STAMP_HEAD - 1, &head) == 0 &&
-           span_equal(head, span_str(STAMP_HEAD)) && take_sum(&rest, packed) &&
-           span_take(&rest, 1, &head) == 0 && take_sum(&rest, plain);
+    bool same =
+        port_read_file(t->stamp_path, &text, NULL) == 0 && has_sum(t->path, &t->plain_bytes, &sum);
+    if (same) {
+        text_put_hex(t->artifact->sha256.bytes, 32, packed);
+        text_format(wanted, sizeof wanted, STAMP_FORMAT, packed, t->plain_bytes, sum);
+        same = span_equal(buf_span(&text), span_str(wanted));
+    }
     buf_done(&text);
-    return good;
-}
-
-static int write_stamp(const struct transfer *t, struct failure *f)
-{
-    char packed[65], plain[65], text[STAMP_LIMIT];
-    const char *name = strrchr(t->path, '/');
-    text_put_hex(t->artifact->sha256.bytes, 32, packed);
-    text_put_hex(t->plain_sha256, 32, plain);
-    int r = text_format(text, sizeof text, STAMP_HEAD "%s\n%s  %s\n", packed, plain,
-                        name ? name + 1 : t->path);
-    return r < 0 ? fail(f, ERR_INVALID, "path too long: '%.100s...'", t->path)
-                 : port_write_file(t->stamp_path, span_str(text), true, f);
+    return same;
 }
 
 /* Whether the file under its real name is there and right. */
 static bool is_present(struct transfer *t)
 {
-    uint8_t packed[32], wanted[32];
+    uint8_t sum[32];
     const trawl_v1_Artifact *a = t->artifact;
-    if (!is_packed(a)) {
-        uint64_t size;
-        int file = file_open_read(t->path);
-        bool same_size = file >= 0 && file_size(file) == (int64_t)a->size_bytes;
-        if (file >= 0)
-            file_close(file);
-        return same_size && sum_of_file(t->path, wanted, &size) && has_hash(a, wanted);
-    }
-    if (!read_stamp(t->stamp_path, packed, wanted) || !has_hash(a, packed) ||
-        !sum_of_file(t->path, t->plain_sha256, &t->plain_bytes) ||
-        !pki_equal(wanted, t->plain_sha256, 32))
+    if (!is_packed(a))
+        return sha256_of_file(t->path, a->size_bytes, sum) && has_hash(a, sum);
+    if (!has_stamp(t))
         return false;
     file_remove(t->part_path); /* it may have been left */
     return true;
@@ -142,7 +136,7 @@ int transfer_open(struct transfer *t, const char *path, const trawl_v1_Artifact 
     if (text_copy(t->path, sizeof t->path, path) < 0 ||
         text_format(t->part_path, sizeof t->part_path, "%s.part", path) < 0 ||
         text_format(t->plain_path, sizeof t->plain_path, "%s.unpack.part", path) < 0 ||
-        text_format(t->stamp_path, sizeof t->stamp_path, "%s.sha256", path) < 0)
+        text_format(t->stamp_path, sizeof t->stamp_path, "%s.unpacked", path) < 0)
         return fail(f, ERR_INVALID, "path too long: '%.100s...'", path);
     if (is_packed(artifact) && strcmp(artifact->encoding, "zstd") != 0)
         return fail(f, ERR_VERSION,
@@ -221,9 +215,9 @@ int transfer_unpack(struct transfer *t, uint64_t budget_us, struct failure *f)
     int r = unpack_step(&t->unpack, budget_us, f);
     if (r != 0)
         return r;
-    memcpy(t->plain_sha256, t->unpack.sha256, sizeof t->plain_sha256);
     t->plain_bytes = t->unpack.plain_bytes;
-    r = write_stamp(t, f); /* before the name: a file without its stamp would be made again */
+    r = write_stamp(t, xxh64_end(&t->unpack.sum),
+                    f); /* before the name: a file without its stamp would be made again */
     if (r == 0)
         r = rename_to_path(t, t->plain_path, f);
     if (r == 0)

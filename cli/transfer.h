@@ -31,7 +31,6 @@ struct transfer {
     uint64_t max_bytes;  /* an unpacked file may have; changed between open and finish */
     struct unpack unpack;
     uint64_t plain_bytes; /* of the unpacked file; 0 when it was not packed */
-    uint8_t plain_sha256[32];
 };
 
 /* So that it can be closed. */

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Reads packed bytes, gives them to zip_unstream, writes what is not zero. See unpack.h. Invariant:
- * plain_bytes is the place in the plain file, and the hash has taken all before it, holes included.
+ * plain_bytes is the place in the plain file, and the sum has taken all before it, holes included.
  * Called by transfer.c.
  */
 #include "cli/unpack.h"
@@ -54,7 +54,7 @@ static int on_plain(void *context, struct span bytes)
     uint64_t at = u->plain_bytes;
     size_t from = 0, to = 0; /* the run that is not zero */
     int r = check_room(u);
-    pki_sha256_add(u->hash, bytes);
+    xxh64_add(&u->sum, bytes);
     while (r == 0 && to < bytes.size_bytes) {
         size_t size = BLOCK_SIZE - (size_t)((at + to) % BLOCK_SIZE);
         size = size < bytes.size_bytes - to ? size : bytes.size_bytes - to;
@@ -105,8 +105,8 @@ int unpack_open(struct unpack *u, const struct unpack_settings *settings, struct
         return file_fail(f, status, "write", u->plain);
     }
     uint64_t limit = u->expected_bytes ? u->expected_bytes : u->limit_bytes;
-    u->hash = pki_sha256_open();
-    if (u->hash && zip_unstream_open(&u->zip, limit, on_plain, u) == 0)
+    xxh64_init(&u->sum, 0);
+    if (zip_unstream_open(&u->zip, limit, on_plain, u) == 0)
         return 0;
     unpack_close(u);
     return fail(f, ERR_NOMEM, "out of memory");
@@ -141,8 +141,6 @@ static int finish(struct unpack *u, struct failure *f)
         r = file_sync(u->out);
     if (r < 0)
         return file_fail(f, r, "write", u->plain);
-    pki_sha256_close(u->hash, u->sha256);
-    u->hash = NULL;
     close_files(u);
     return 0;
 }
@@ -178,9 +176,6 @@ void unpack_close(struct unpack *u)
     close_files(u);
     zip_unstream_close(u->zip);
     u->zip = NULL;
-    if (u->hash)
-        pki_sha256_close(u->hash, NULL);
-    u->hash = NULL;
     if (half)
         file_remove(u->plain);
 }

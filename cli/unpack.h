@@ -12,6 +12,7 @@
 
 #include "cli/context.h"
 #include "common/err.h"
+#include "common/xxh64.h"
 
 #define UNPACK_PATH_SIZE (CONTEXT_PATH_SIZE + 272)
 
@@ -27,8 +28,7 @@ struct unpack {
     int in, out; /* of libuv; -1: closed */
     uint64_t taken_bytes, plain_bytes, written_bytes, looked_bytes;
     struct zip_unstream *zip;
-    struct pki_sha256 *hash;
-    uint8_t sha256[32]; /* of the plain file, when it is done */
+    struct xxh64 sum;   /* of the plain file so far */
     struct failure why; /* of the step under way */
 };
 

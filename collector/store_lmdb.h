@@ -2,7 +2,6 @@
 /*
  * Private to collector/store_lmdb*.c: the LMDB implementation of store.h, from the bottom up.
  *
- *   store_lmdb_hash.c   the checksum of a row
  *   store_lmdb_check.c  is a data file sound? looked at before it is mapped
  *   store_lmdb_env.c    one LMDB environment: open, transactions, LMDB's asserts as errors
  *   store_lmdb_row.c    rows with their checksums, cursors
@@ -25,6 +24,7 @@
 
 #include "collector/store.h"
 #include "common/list.h"
+#include "common/xxh64.h"
 
 #define STORE_FORMAT_VERSION 1
 #define STORE_PATH_SIZE 512 /* data directory with a file name */
@@ -58,10 +58,6 @@ extern _Thread_local struct lmdb_guard *lmdb_guard;
             (rc_) = MDB_CORRUPTED;                      \
         lmdb_guard = here.outer;                        \
     } while (0)
-
-/* ---- checksums ---- */
-
-uint64_t store_hash(struct span bytes, uint64_t seed); /* XXH64 */
 
 /* ---- soundness of a data file ---- */
 

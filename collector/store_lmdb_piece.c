@@ -82,7 +82,7 @@ struct piece_check {
 
 static uint64_t hash_of(struct span bytes, uint32_t piece)
 {
-    return store_hash(bytes, UINT64_C(0x7069656365) << 32 | piece);
+    return xxh64(bytes, UINT64_C(0x7069656365) << 32 | piece);
 }
 
 static int check_get(struct lmdb_env *e, struct MDB_txn *txn, const char *id, uint32_t piece,

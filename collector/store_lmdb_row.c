@@ -19,7 +19,7 @@ static MDB_val val_of(struct span s)
 
 static uint64_t key_hash(struct span key)
 {
-    return store_hash(key, STORE_FORMAT_VERSION);
+    return xxh64(key, STORE_FORMAT_VERSION);
 }
 
 static void put_le(uint8_t *out, uint64_t value, size_t bytes)
@@ -53,7 +53,7 @@ int row_check(struct span key, struct span raw, struct span *value)
     if (!is_key_hash(raw, hash))
         return ERR_CORRUPT;
     struct span bytes = span_of(raw.data, raw.size_bytes - ROW_TRAILER_SIZE);
-    if (get_le(raw.data + bytes.size_bytes, 8) != store_hash(bytes, hash))
+    if (get_le(raw.data + bytes.size_bytes, 8) != xxh64(bytes, hash))
         return ERR_CORRUPT;
     *value = bytes;
     return 0;
@@ -160,7 +160,7 @@ int row_put(struct lmdb_env *e, MDB_txn *txn, struct span key, struct span value
     uint64_t hash = key_hash(key);
     if (value.size_bytes > 0)
         memcpy(room, value.data, value.size_bytes);
-    put_le(room + value.size_bytes, store_hash(value, hash), 8);
+    put_le(room + value.size_bytes, xxh64(value, hash), 8);
     put_le(room + value.size_bytes + 8, hash >> 32, 4);
     return 0;
 }

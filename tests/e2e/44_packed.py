@@ -71,14 +71,13 @@ def a_packed_core_becomes_a_sparse_file():
     with open(path, "rb") as f:
         check(f.read() == plain, "the core's bytes")
     check(os.stat(path).st_blocks * 512 < len(plain) // 8, "%d blocks of %d bytes" % (os.stat(path).st_blocks, len(plain)))
-    check_equal(sorted(os.listdir(out + "/sparse-1")), ["core-fake-42.core", "core-fake-42.core.sha256", "stacks-fake-2.txt"])
+    check_equal(sorted(os.listdir(out + "/sparse-1")), ["core-fake-42.core", "core-fake-42.core.unpacked", "stacks-fake-2.txt"])
     with open(out + "/manifest.json") as f:
         core = [a for a in json.load(f)["artifacts"] if a["kind"] == "core"][0]
     check_equal((core["encoding"], core["size_bytes"], core["sha256"]),
                 ("zstd", len(stored), hashlib.sha256(stored).hexdigest()), "of the stored bytes")
-    check_equal((core["file_bytes"], core["file_sha256"]), (len(plain), hashlib.sha256(plain).hexdigest()), "of the file")
+    check_equal(core["file_bytes"], len(plain), "of the file")
     check_equal((core["pause_us"], core["expected_pause_us"], core["missing"]), (9000, 11000, "heap: nothing"))
-    check_equal(os.system("cd %s/sparse-1 && sha256sum -c --quiet core-fake-42.core.sha256" % out), 0, "sha256sum")
     before = os.stat(path)
     done, _ = fetch(incident, "sparse")
     check("2 were there" in done.stdout, done.stdout)
