@@ -18,6 +18,7 @@ from victimtest import *  # noqa: E402,F403
 COUNT = int(os.environ.get("COUNT", "100"))
 SEED = int(os.environ.get("SEED", "0")) or random.SystemRandom().randrange(1, 1 << 30)
 CAPTURES = 20
+STORMS = 8
 SHORT = 5
 HOLD_MS = "3000"
 ORDINARY_UID = 64997  # nobody's, so that a limit of processes counts ours alone
@@ -79,7 +80,7 @@ def no_system_call_is_interrupted():
 def no_signal_is_lost():
     for kind in each_kind("storm"):
         victim = Victim("storm")
-        done, problem = take_many(kind, victim, CAPTURES if kind in STOPPING else 2)
+        done, problem = take_many(kind, victim, STORMS if kind in STOPPING else 2)
         problem = problem or free(victim.pid)
         time.sleep(0.2)
         sent, received, disordered, sigchld = map(int, victim.ask().split())
