@@ -254,15 +254,22 @@ void partial_give(struct partial *p, bool keep)
 bool partials_forget(struct partials *partials, const char *blob, const struct failure *why)
 {
     struct partial *p = find(partials, blob);
-    if (p && !p->owned)
+    if (!p)
+        return true;
+    if (!p->owned) {
         drop(p);
-    else if (p) {
-        p->dead = true;
-        if (p->owner.interrupt(p->owner.context, why))
-            return true; /* it may be gone */
+        return true;
+    }
+    struct partial_owner owner = p->owner;
+    bool wanted = p->wanted; /* then it stays until it was told */
+    p->dead = true;
+    p->wanted = false;
+    if (!owner.interrupt(owner.context, why)) {
         p->dead = false;
         return false;
     }
+    if (wanted)
+        owner.ready(owner.context, why->code);
     return true;
 }
 

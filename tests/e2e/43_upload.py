@@ -312,6 +312,28 @@ def what_is_not_completed_goes_at_start_up_too():
 
 
 @case
+def an_order_that_ends_takes_a_call_with_it():
+    """The last piece has come and what a dead collector had stored is being hashed: the order ends meanwhile."""
+    agent, order = waiting_agent("ends-1")
+    data = bytes(40 << 20)
+    put_while_down((order, "ends-1", 1, data, "open"))
+    reconnect(agent)
+    meta = pb.Artifact(kind="core", process="fake", size_bytes=len(data), sha256=hashlib.sha256(data).digest())
+    at = agent.upload_status(order).pieces
+    call = agent.channel.stream_unary("/trawl.v1.Fleet/Upload", request_serializer=pb.Piece.SerializeToString)
+    future = call.future(iter([pb.Piece(incident=order.incident, artifact=1, no=at, last=True, meta=meta)]), timeout=20)
+    agent.verdict(order, pb.FAILED, 2, reason="made to fail")
+    code, text = status_of(future.result)
+    wait_for(lambda: sre.targets(order.incident)["ends-1"].state == pb.FAILED, "failed")
+    if code == grpc.StatusCode.OK:  # it was sealed before the verdict came: then it stays
+        check_equal(developer.fetch(order.incident, "ends-1", 1), data)
+    else:
+        wait_for(lambda: c.logged("'%s/ends-1/1' was never completed: deleted" % order.incident), "the deletion")
+    check(c.process.poll() is None, "the collector runs on")
+    agent.disconnect()
+
+
+@case
 def a_full_store_says_so_and_keeps_what_it_acknowledged():
     small = Collector("--artifacts-max", "64M", name="small")
     agent = FakeAgent(small, "full-1", on_order=lambda a, o: a.verdict(o, pb.RUNNING, 1)).connect()
