@@ -187,7 +187,7 @@ void capture_set_offset(struct capture *c, int64_t offset_us)
 
 /* Counted on the monotonic clock from receipt; over a reboot, which resets it, on the wall clock.
  */
-static bool is_expired(const struct capture *c, const struct order *o)
+bool capture_is_expired(const struct capture *c, const struct order *o)
 {
     struct clock *clock = c->settings.clock;
     uint64_t mono_us = clock->mono_us(clock);
@@ -230,7 +230,7 @@ void capture_start_next(struct capture *c)
         struct order *o = LIST_ENTRY(at, struct order, link);
         if (o->phase != ORDER_QUEUED)
             continue;
-        if (is_expired(c, o)) {
+        if (capture_is_expired(c, o)) {
             end_unrun(c, o, trawl_v1_State_EXPIRED, "not started in time");
             continue;
         }
@@ -295,7 +295,7 @@ void capture_tick(struct capture *c)
 {
     LIST_EACH (at, &c->orders) {
         struct order *o = LIST_ENTRY(at, struct order, link);
-        if (o->phase == ORDER_QUEUED && is_expired(c, o))
+        if (o->phase == ORDER_QUEUED && capture_is_expired(c, o))
             end_unrun(c, o, trawl_v1_State_EXPIRED, "not started in time");
     }
     stream_tick(c);

@@ -132,7 +132,8 @@ void job_ended(struct capture *c, const struct failure *why)
                                 job->why.text, job->kind, job->live ? " (live)" : "");
         return;
     }
-    if (fallback_take(&c->run.order->order, job, why)) {
+    bool is_over = capture_is_expired(c, c->run.order);
+    if (!is_over && fallback_take(&c->run.order->order, job, why)) {
         c->run.next_job--; /* the same job again, as it is now */
         return;
     }

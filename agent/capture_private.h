@@ -104,6 +104,7 @@ struct run {
     bool stream_is_whole; /* the worker has ended well: only the collector is waited for */
     bool stream_is_sealed;
     uint64_t stream_deadline_mono_us;
+    unsigned stream_numbers; /* tried */
     char *pipe_buffer;
     struct broker_result *result;
     struct failure result_failure;
@@ -138,6 +139,7 @@ bool capture_is_final(trawl_v1_State state);
 void capture_decide(struct capture *c, struct order *o, trawl_v1_State state, const char *reason);
 void capture_note_reason(struct order *o, const char *format, ...) TRAWL_PRINTF(2, 3);
 uint64_t capture_waiting_bytes(const struct capture *c);
+bool capture_is_expired(const struct capture *c, const struct order *o);
 /* All artifacts have their fate: the verdict that waited for them may go. */
 void capture_check_sent(struct capture *c, struct order *o);
 void capture_start_next(struct capture *c);

@@ -11,6 +11,8 @@
 #include "common/log.h"
 #include "common/text.h"
 
+#define NUMBERS_TRIED_MAX 200
+
 /* ---- filling ---- */
 
 int stream_begin(struct capture *c, const struct job *job, const struct broker_file *about,
@@ -28,6 +30,7 @@ int stream_begin(struct capture *c, const struct job *job, const struct broker_f
     if (e)
         return e;
     c->last_stream++;
+    r->stream_numbers = 0;
     r->stream_is_known = r->stream_is_sent = r->stream_is_whole = r->stream_is_sealed = false;
     return 0;
 }
@@ -98,10 +101,14 @@ void capture_stream_unknown(struct capture *c, uint64_t id)
 }
 
 /* Before we sent anything, something is there: left by an agent that is no more. */
-static void take_another_number(struct capture *c, struct stream *s)
+static int take_another_number(struct capture *c, struct stream *s, struct failure *f)
 {
+    if (++c->run.stream_numbers > NUMBERS_TRIED_MAX)
+        return fail(f, ERR_EXISTS, "the collector has %d artifacts that this host does not know of",
+                    NUMBERS_TRIED_MAX);
     stream_set_number(s, journal_next_number(c, stream_meta(s)->incident));
     journal_save_numbers(c);
+    return 0;
 }
 
 int capture_stream_state(struct capture *c, uint64_t id, const trawl_v1_UploadState *state,
@@ -112,10 +119,8 @@ int capture_stream_state(struct capture *c, uint64_t id, const trawl_v1_UploadSt
     *sealed = false;
     if (!s)
         return fail(f, ERR_CANCELLED, "the capture was cancelled");
-    if (!r->stream_is_sent && (state->sealed || state->pieces > 0)) {
-        take_another_number(c, s);
-        return 0;
-    }
+    if (!r->stream_is_sent && (state->sealed || state->pieces > 0))
+        return take_another_number(c, s, f);
     if (state->sealed) {
         *sealed = stream_has_ended(s) && state->size_bytes == stream_size_bytes(s);
         return *sealed ? 0 : fail(f, ERR_EXISTS, "another artifact has this number already");

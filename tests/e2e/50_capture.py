@@ -124,8 +124,8 @@ def a_developer_fetches_it_verified():
         check_equal(hashlib.sha256(data).digest(), a.sha256, a.file)
         check_equal(len(data), a.size_bytes)
         files += 1
-    check_equal(files, 10)
-    check_equal(len(manifest["artifacts"]), 10)
+    check(files >= 10, "%d files" % files)
+    check_equal(len(manifest["artifacts"]), files)
     with open(place + "/report.txt") as f:
         report = f.read()
     for wanted in (c.incident, "web-1", "web-2", "Commonest stacks", "capture by sre/sre"):
@@ -133,7 +133,8 @@ def a_developer_fetches_it_verified():
 
 
 def content(kind):
-    a = next(a for a in sre.artifacts(c.incident) if a.kind == kind and a.host == "web-1")
+    a = next(a for a in sre.artifacts(c.incident)
+             if a.kind == kind and a.host == "web-1" and a.file.endswith((".txt", ".csv", ".jsonl")))
     return a, sre.fetch(c.incident, a.host, a.no).decode()
 
 
@@ -265,8 +266,9 @@ def a_collector_killed_in_the_middle_ends_the_capture_right():
             person.reconnect()
         targets = wait_for(lambda: finished(reply.incident), "a final state after the kill", 60)
         check_equal({t.state for t in targets.values()}, {pb.DONE}, str(targets))
-        names = [(a.host, a.file) for a in sre.artifacts(reply.incident)]
-        check_equal(len(names), 4, str(names))
+        artifacts = sre.artifacts(reply.incident)
+        check_equal(len({(a.host, a.kind) for a in artifacts}), 4, str(artifacts))
+        check_equal(len({(a.host, a.file) for a in artifacts}), len(artifacts), "evidence twice")
     redis_is_unharmed()
 
 

@@ -502,3 +502,86 @@ TEST(a_process_that_ended_has_no_lesser_kind)
     REQUIRE(kit_wait_verdict(k, 1, trawl_v1_State_GONE));
     kit_close(k);
 }
+
+TEST(what_the_order_says_reaches_the_worker)
+{
+    static const struct {
+        const char *kind, *missing;
+    } wanted[] = {
+        {"triage", "deadline 15000 ms, for 10000 ms, pause 50 ms, live 1, allow_pause 1"},
+        {"mini", "deadline 30000 ms, for 10000 ms, pause 50 ms, live 1, allow_pause 1"},
+        {"profile", "deadline 30000 ms, for 10000 ms, pause 50 ms, live 1, allow_pause 1"},
+    };
+    struct kit *k = kit_open();
+    static trawl_v1_Artifact meta[8];
+    kit_connect(k, 0, 0);
+    for (size_t i = 0; i < sizeof wanted / sizeof wanted[0]; i++) {
+        trawl_v1_CollectorMessage m = order_with(i + 1, wanted[i].kind, PID_ECHO);
+        m.body.order.live = m.body.order.allow_pause = true;
+        kit_say(k, &m);
+        wait_artifact(k);
+        REQUIRE(load_all(k, meta, 8) == 1);
+        CHECK_EQ_STR(meta[0].missing, wanted[i].missing);
+        REQUIRE(kit_wait_verdict(k, i + 1, trawl_v1_State_DONE));
+    }
+    k->policy.pause_max_us = 20000; /* the owner's word is the last */
+    trawl_v1_CollectorMessage m = order_with(9, "triage", PID_ECHO);
+    kit_say(k, &m);
+    wait_artifact(k);
+    REQUIRE(load_all(k, meta, 8) == 1);
+    CHECK(strstr(meta[0].missing, "pause 20 ms") != NULL);
+    kit_close(k);
+}
+
+TEST(a_profile_that_is_too_long_is_refused)
+{
+    struct kit *k = kit_open();
+    kit_connect(k, 0, 0);
+    trawl_v1_CollectorMessage m = order_with(1, "profile", PID_ECHO);
+    m.body.order.for_us = 3600000000;
+    kit_say(k, &m);
+    REQUIRE(kit_wait_verdict(k, 1, trawl_v1_State_REFUSED));
+    CHECK(strstr(kit_verdict(k, 1)->reason, "it would take 3620 s, the limit is 1800 s (--for)") !=
+          NULL);
+    kit_close(k);
+}
+
+/* The profile looks for as long as the order says; what looks at the window then need not wait. */
+TEST(a_window_is_waited_for_once)
+{
+    struct kit *k = kit_open();
+    kit_connect(k, 0, 0);
+    trawl_v1_CollectorMessage m = order_with(1, "profile", PID_FINE);
+    snprintf(m.body.order.what[m.body.order.what_count++], 16, "events");
+    m.body.order.last_us = 60000000;
+    m.body.order.for_us = 15000000;
+    kit_say(k, &m);
+    kit_settle(k);
+    clock_fake_advance(&k->clock, 15000000); /* its worker runs now */
+    uint64_t began_us = port_mono_us();
+    for (int i = 0; i < 100 && kit_seal_all(k) != 2; i++) {
+        usleep(20000);
+        kit_settle(k);
+    }
+    REQUIRE(kit_wait_verdict(k, 1, trawl_v1_State_DONE));
+    CHECK(port_mono_us() - began_us < 8000000);
+    CHECK_EQ_INT(k->message.body.verdict.artifacts, 2);
+    kit_close(k);
+}
+
+TEST(nothing_is_taken_instead_after_the_expiry)
+{
+    struct kit *k = kit_open();
+    struct capture_artifact a;
+    kit_connect(k, 0, 0);
+    trawl_v1_CollectorMessage m = order_with(1, "core", PID_REFUSED);
+    m.body.order.fallback = true;
+    m.body.order.at_us = KIT_WALL_US + 400000; /* it waits for that, and is over then */
+    m.body.order.expires_in_us = 1000000;
+    kit_say(k, &m);
+    kit_settle(k);
+    clock_fake_advance(&k->clock, 1000000);
+    REQUIRE(kit_wait_verdict(k, 1, trawl_v1_State_FAILED));
+    CHECK(capture_peek_artifact(k->capture, &a) != 0);
+    kit_close(k);
+}
