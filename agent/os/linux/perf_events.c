@@ -23,10 +23,11 @@
 #define TASKS_MAX 65536
 #define LIST_ROUNDS 8
 #define DESCRIPTORS_SPARE 64
+#define RING_BYTES_LEAST ((size_t)2 * PERF_RECORD_BYTES_MAX) /* for whom little may be locked */
 
 /* ---- what is asked of the kernel ---- */
 
-static void describe(const struct perf_events *events, bool tracks, struct perf_event_attr *attr)
+static void describe(const struct perf_events *events, struct perf_event_attr *attr)
 {
     memset(attr, 0, sizeof *attr);
     attr->size = sizeof *attr;
@@ -43,16 +44,25 @@ static void describe(const struct perf_events *events, bool tracks, struct perf_
     attr->exclude_hv = 1;
     attr->exclude_idle = 1;
     attr->inherit = !events->everyone;
+    attr->inherit_thread = !events->everyone && !events->old_kernel;
     attr->use_clockid = 1;
     attr->clockid = CLOCK_MONOTONIC;
-    attr->comm = attr->comm_exec = attr->task = attr->mmap = attr->mmap2 = tracks;
+    attr->comm = attr->comm_exec = attr->task = attr->mmap = attr->mmap2 = 1;
 }
 
-static int event_open(const struct perf_events *events, pid_t tid, uint32_t cpu)
+/* A kernel before 5.13 does not know inherit_thread: then children are followed as well, and left
+ * out by the reader. */
+static int event_open(struct perf_events *events, pid_t tid, uint32_t cpu)
 {
     struct perf_event_attr attr;
-    describe(events, true, &attr);
-    return (int)syscall(SYS_perf_event_open, &attr, tid, (int)cpu, -1, PERF_FLAG_FD_CLOEXEC);
+    describe(events, &attr);
+    int fd = (int)syscall(SYS_perf_event_open, &attr, tid, (int)cpu, -1, PERF_FLAG_FD_CLOEXEC);
+    if (fd < 0 && errno == EINVAL && attr.inherit_thread) {
+        events->old_kernel = true;
+        attr.inherit_thread = 0;
+        fd = (int)syscall(SYS_perf_event_open, &attr, tid, (int)cpu, -1, PERF_FLAG_FD_CLOEXEC);
+    }
+    return fd;
 }
 
 int perf_paranoid(int64_t *out)
@@ -94,23 +104,16 @@ static size_t choose_ring_bytes(size_t cpus)
     return bytes;
 }
 
-static int ring_map(struct perf_events *events, struct perf_ring *ring, int fd)
+/* -ENOBUFS: so much may not be locked (perf_event_mlock_kb, RLIMIT_MEMLOCK). */
+static int ring_map(const struct perf_events *events, struct perf_ring *ring, int fd)
 {
-    /* Without CAP_IPC_LOCK only so much may be locked: perf_event_mlock_kb. */
-    for (; events->ring_bytes >= 2 * PERF_RECORD_BYTES_MAX; events->ring_bytes /= 2) {
-        void *base = mmap(NULL, events->page_bytes + events->ring_bytes, PROT_READ | PROT_WRITE,
-                          MAP_SHARED, fd, 0);
-        if (base != MAP_FAILED) {
-            ring->base = base;
-            ring->fd = fd;
-            return 0;
-        }
-        if (errno != EPERM && errno != ENOMEM)
-            return -errno;
-        if (events->rings[0].base)
-            return -errno; /* all have one size */
-    }
-    return -EPERM;
+    void *base = mmap(NULL, events->page_bytes + events->ring_bytes, PROT_READ | PROT_WRITE,
+                      MAP_SHARED, fd, 0);
+    if (base == MAP_FAILED)
+        return errno == EPERM || errno == ENOMEM ? -ENOBUFS : -errno;
+    ring->base = base;
+    ring->fd = fd;
+    return 0;
 }
 
 static int keep(struct perf_events *events, int fd)
@@ -273,7 +276,24 @@ static int start(struct perf_events *events, pid_t pid)
         return -ESRCH;
     if (threads * events->ring_count > PERF_EVENTS_MAX)
         return add_everyone(events);
-    return add_all(events, pid);
+    int e = add_all(events, pid);
+    if (e != -EMFILE)
+        return e;
+    drop_events(events);
+    return add_everyone(events);
+}
+
+/* With rings as large as may be. */
+static int start_large(struct perf_events *events, pid_t pid)
+{
+    int e = start(events, pid);
+    while (e == -ENOBUFS && events->ring_bytes > RING_BYTES_LEAST) {
+        drop_events(events);
+        events->everyone = false;
+        events->ring_bytes /= 2;
+        e = start(events, pid);
+    }
+    return e;
 }
 
 int perf_events_open(struct perf_events *events, pid_t pid, uint32_t hz, struct failure *f)
@@ -284,14 +304,14 @@ int perf_events_open(struct perf_events *events, pid_t pid, uint32_t hz, struct 
         return e;
     }
     raise_limit();
-    int rc = start(events, pid);
+    int rc = start_large(events, pid);
     if (rc == -EACCES || rc == -EPERM) {
         /* The second best: what the process does itself, without the kernel's part. */
         drop_events(events);
         events->everyone = false;
         events->no_kernel = true;
         events->ring_bytes = choose_ring_bytes(events->ring_count);
-        rc = start(events, pid);
+        rc = start_large(events, pid);
     }
     if (rc == 0)
         return 0;

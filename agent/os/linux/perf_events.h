@@ -40,6 +40,7 @@ struct perf_events {
     uint32_t hz;
     bool everyone;   /* events of processors, not of threads: records of others are seen */
     bool no_kernel;  /* only what the process does itself: more is not permitted */
+    bool old_kernel; /* children processes are followed too */
     uint8_t *record; /* PERF_RECORD_BYTES_MAX, for one that wraps */
 };
 

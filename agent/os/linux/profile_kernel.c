@@ -45,11 +45,13 @@ static bool is_code(char type)
 static int offer(void *context, struct span line)
 {
     struct search *s = context;
-    struct span field, type, name;
+    struct span name;
     uint64_t address;
-    if (proc_take_field(&line, &field) || text_take_hex(&field, &address) || address == 0 ||
-        proc_take_field(&line, &type) || type.size_bytes != 1 || !is_code((char)type.data[0]) ||
-        proc_take_field(&line, &name))
+    if (text_take_hex(&line, &address) || address == 0 || line.size_bytes < 4 ||
+        line.data[0] != ' ' || !is_code((char)line.data[1]) || line.data[2] != ' ')
+        return 0;
+    line = span_of(line.data + 3, line.size_bytes - 3);
+    if (proc_take_field(&line, &name))
         return 0;
     size_t low = 0, high = s->count;
     while (low < high) {

@@ -10,6 +10,7 @@
 #include <linux/seccomp.h>
 #include <stddef.h>
 #include <sys/prctl.h>
+#include <sys/resource.h>
 #include <sys/syscall.h>
 #include <zlib.h>
 
@@ -266,6 +267,61 @@ TEST_LIMIT(a_process_of_very_many_threads_is_seen, LIMIT_S)
     take_done();
     victim_end(&v);
     victim_end(&other);
+}
+
+/* Too few descriptors for an event of each thread: the same, and smaller rings where little memory
+ * may be locked. */
+TEST_LIMIT(few_descriptors_are_enough, LIMIT_S)
+{
+    struct victim v;
+    struct perf_events events;
+    struct rlimit few = {48, 48};
+    NEED_PERF();
+    victim_start(&v, "threads", "100", "1");
+    REQUIRE(setrlimit(RLIMIT_NOFILE, &few) == 0);
+    REQUIRE(perf_events_open(&events, v.pid, OS_PROFILE_HZ, NULL) == 0);
+    CHECK(events.everyone);
+    perf_events_close(&events);
+    REQUIRE(take(&v.process, FOR_US) == 0);
+    CHECK(weight("folded", ";heartbeat") > 0);
+    take_done();
+    victim_end(&v);
+}
+
+static int count_record(void *context, struct span record)
+{
+    (void)record;
+    (*(size_t *)context)++;
+    return 0;
+}
+
+static void wait_for_records(struct perf_events *events)
+{
+    size_t count = 0;
+    for (int i = 0; i < 500 && count == 0; i++) {
+        nap_ms(10);
+        REQUIRE(perf_events_drain(events, count_record, &count) == 0);
+    }
+    CHECK(count > 0);
+}
+
+TEST_LIMIT(an_ordinary_user_has_smaller_rings, LIMIT_S)
+{
+    struct perf_events events;
+    struct rlimit little = {4096, 4096};
+    if (getuid() == 0)
+        REQUIRE(setgid(65534) == 0 && setuid(65534) == 0 && prctl(PR_SET_DUMPABLE, 1) == 0);
+    NEED_PERF();
+    REQUIRE(setrlimit(RLIMIT_MEMLOCK, &little) == 0);
+    pid_t busy = fork();
+    for (volatile int spin = 0; busy == 0;)
+        spin++;
+    REQUIRE(perf_events_open(&events, busy, OS_PROFILE_HZ, NULL) == 0);
+    CHECK(events.ring_bytes < PERF_RING_BYTES_MAX);
+    wait_for_records(&events);
+    perf_events_close(&events);
+    kill(busy, SIGKILL);
+    waitpid(busy, NULL, 0);
 }
 
 /* ---- off the CPU ---- */
