@@ -11,6 +11,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
+#include <unistd.h>
 
 #include "agent/os/linux/net_linux.h"
 #include "agent/os/linux/procfs.h"
@@ -93,7 +94,8 @@ static int compare_files(const void *a, const void *b)
 int net_read_files(const char *root, uint32_t pid, struct net_file **out, size_t *count,
                    struct os_result *result, struct failure *f)
 {
-    char path[PROC_PATH_SIZE], leaf[32], target[64];
+    char path[PROC_PATH_SIZE], target[64];
+    int dir = -1;
     uint32_t *fds = NULL;
     size_t fd_count = 0, found = 0;
     proc_path(path, root, pid, "fd");
@@ -102,16 +104,20 @@ int net_read_files(const char *root, uint32_t pid, struct net_file **out, size_t
         os_result_miss(result, "open files: only the first %d were looked at", FILES_MAX);
     else if (e < 0)
         return e;
+    if (proc_open_links(root, pid, &dir, f) < 0) {
+        free(fds);
+        return f->code;
+    }
     struct net_file *files = calloc(fd_count + 1, sizeof *files);
     for (size_t i = 0; files && i < fd_count; i++) {
-        (void)text_format(leaf, sizeof leaf, "fd/%u", fds[i]);
-        if (proc_link_pid(root, pid, leaf, target, sizeof target, NULL) < 0)
-            continue;
+        if (!proc_read_link(dir, fds[i], target, sizeof target))
+            continue; /* closed meanwhile */
         struct held held = held_parse(span_str(target));
         if (held.kind == HELD_SOCKET)
             files[found++] = (struct net_file){held.inode, fds[i]};
     }
     free(fds);
+    close(dir);
     if (!files)
         return fail(f, ERR_NOMEM, "out of memory for %zu open files", fd_count);
     if (found > 1)

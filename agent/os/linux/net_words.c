@@ -11,7 +11,7 @@
 #include "agent/os/linux/net_sockets.h"
 #include "common/text.h"
 
-#define LOST_BACKLOG_SHARE 90 /* percent of a backlog that is worth saying */
+#define NEARLY_FULL 90 /* percent of a backlog */
 
 static void put_address(uint8_t family, const uint8_t *address, uint16_t port, char *out,
                         size_t size_bytes)
@@ -80,18 +80,21 @@ enum { /* from least to worst */
 
 static unsigned listening_trouble(const struct sock *s, char *out, size_t size_bytes)
 {
+    uint32_t drops = sock_has_memory(s, SOCK_MEMORY_DROPS) ? s->memory[SOCK_MEMORY_DROPS] : 0;
+    char dropped[48] = "";
+    if (drops > 0)
+        (void)text_format(dropped, sizeof dropped, ", dropped until now: %u", drops);
     if (s->has_backlog_max && s->receive_queue > 0 &&
-        (uint64_t)s->receive_queue * 100 >= (uint64_t)s->send_queue * LOST_BACKLOG_SHARE) {
-        (void)text_format(out, size_bytes, "backlog %s: %u of %u connections wait to be accepted",
+        (uint64_t)s->receive_queue * 100 >= (uint64_t)s->send_queue * NEARLY_FULL) {
+        (void)text_format(out, size_bytes, "backlog %s: %u of %u connections wait to be accepted%s",
                           s->receive_queue >= s->send_queue ? "full" : "nearly full",
-                          s->receive_queue, s->send_queue);
+                          s->receive_queue, s->send_queue, dropped);
         return BACKLOG_FULL;
     }
-    if (sock_has_memory(s, SOCK_MEMORY_DROPS) && s->memory[SOCK_MEMORY_DROPS] > 0) {
-        (void)text_format(out, size_bytes, "%u connections dropped", s->memory[SOCK_MEMORY_DROPS]);
-        return DROPS;
-    }
-    return NO_TROUBLE;
+    if (drops == 0)
+        return NO_TROUBLE;
+    (void)text_format(out, size_bytes, "connections dropped until now: %u", drops);
+    return DROPS;
 }
 
 static unsigned sending_trouble(const struct sock *s, char *out, size_t size_bytes)
@@ -137,7 +140,9 @@ unsigned net_trouble(const struct sock *s, char *out, size_t size_bytes)
         trouble = tcp_trouble(s, out, size_bytes);
     if (trouble > CLOSE_WAIT || !s->has_queues)
         return trouble;
-    if (sock_has_memory(s, SOCK_MEMORY_DROPS) && s->memory[SOCK_MEMORY_DROPS] > 0) {
+    /* What a TCP connection dropped came again; a datagram does not. */
+    if (s->protocol != IPPROTO_TCP && sock_has_memory(s, SOCK_MEMORY_DROPS) &&
+        s->memory[SOCK_MEMORY_DROPS] > 0) {
         (void)text_format(out, size_bytes, "%u dropped at its receive buffer",
                           s->memory[SOCK_MEMORY_DROPS]);
         return DROPS;

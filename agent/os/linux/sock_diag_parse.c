@@ -19,7 +19,7 @@
 #include "common/text.h"
 
 #define TYPE_MASK 0x3fffu /* NLA_TYPE_MASK, unsigned */
-#define STATE_LISTEN 10 /* net/tcp_states.h; netinet/tcp.h and linux/tcp.h exclude each other */
+#define STATE_LISTEN 10   /* net/tcp_states.h; netinet/tcp.h and linux/tcp.h exclude each other */
 
 _Static_assert((int)SK_MEMINFO_VARS == (int)SOCK_MEMORY_VALUES, "as the kernel numbers them");
 _Static_assert(SOCK_TCP_VALUES <= 64, "one bit each");

@@ -54,7 +54,7 @@ void triage_put_capabilities(uint64_t set, char *out, size_t size_bytes)
     unsigned count = 0;
     out[0] = '\0';
     for (unsigned i = 0; i < 64; i++)
-        count += set >> i & 1;
+        count += (unsigned)(set >> i & 1);
     if (count == 0 || count >= NAMES) {
         triage_add(out, size_bytes, count == 0 ? "none" : "all");
         return;

@@ -9,8 +9,10 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
+#include <unistd.h>
 
 #include "agent/os/linux/triage_linux.h"
+#include "agent/os/linux/triage_read.h"
 #include "common/text.h"
 
 #define FDINFO_SIZE 8192
@@ -76,11 +78,10 @@ static bool is_shown(const struct triage *t, uint32_t fd)
            bsearch(&fd, t->waited, t->waited_count, sizeof fd, compare_u32);
 }
 
-static void read_link(struct triage *t, uint32_t fd)
+static void read_link(struct triage *t, int dir, uint32_t fd)
 {
-    char leaf[32], target[TRIAGE_TARGET_SIZE];
-    (void)text_format(leaf, sizeof leaf, "fd/%u", fd);
-    if (proc_link_pid(t->root, t->process->pid, leaf, target, sizeof target, NULL) < 0)
+    char target[TRIAGE_TARGET_SIZE];
+    if (!proc_read_link(dir, fd, target, sizeof target))
         return; /* closed meanwhile */
     struct held held = held_parse(span_str(target));
     count_type(t, target);
@@ -97,17 +98,20 @@ static void read_links(struct triage *t)
     char path[PROC_PATH_SIZE];
     uint32_t *fds = NULL;
     size_t count = 0;
+    int dir = -1;
     struct failure f;
     proc_path(path, t->root, t->process->pid, "fd");
     if (proc_numbers(path, &fds, &count, TRIAGE_FDS_MAX, &f) < 0)
         triage_miss(t, "open files", &f);
     t->fds = calloc(count + 1, sizeof *t->fds);
     t->files = calloc(TRIAGE_FILES_SHOWN + TRIAGE_WAITED_MAX, sizeof *t->files);
-    if (t->fds && t->files)
+    if (t->fds && t->files && proc_open_links(t->root, t->process->pid, &dir, NULL) == 0)
         for (size_t i = 0; i < count; i++)
-            read_link(t, fds[i]);
-    else
-        os_result_miss(t->result, "open files: out of memory");
+            read_link(t, dir, fds[i]);
+    else if (count > 0)
+        os_result_miss(t->result, "open files: ended meanwhile, or out of memory");
+    if (dir >= 0)
+        close(dir);
     t->fd_total = count;
     if (t->fd_count > t->file_count)
         os_result_miss(t->result, "open files: %zu of %zu are only counted",

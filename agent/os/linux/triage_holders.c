@@ -20,7 +20,7 @@
 #include "common/text.h"
 
 #define LINKS_MAX 500000
-#define SEARCH_US 1000000
+#define SEARCH_US 3000000
 #define PROCESSES_MAX 100000
 #define NAMES_CACHED 64
 

@@ -4,7 +4,10 @@
  */
 #include "agent/os/linux/triage_read.h"
 
+#include <errno.h>
+#include <fcntl.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "common/text.h"
 
@@ -32,6 +35,29 @@ bool proc_has_own_namespace(const char *root, uint32_t pid, const char *name)
     (void)text_format(own, sizeof own, "%s/proc/self/ns/%s", root, name);
     return proc_link_pid(root, pid, leaf, theirs, sizeof theirs, NULL) == 0 &&
            proc_link(own, ours, sizeof ours, NULL) == 0 && strcmp(theirs, ours) != 0;
+}
+
+int proc_open_links(const char *root, uint32_t pid, int *dir, struct failure *f)
+{
+    char path[PROC_PATH_SIZE];
+    proc_path(path, root, pid, "fd");
+    int fd = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    if (fd < 0)
+        return fail_errno(f, errno == ENOENT ? ERR_GONE : err_from_errno(errno), errno,
+                          "cannot read '%s'", path);
+    *dir = fd;
+    return 0;
+}
+
+bool proc_read_link(int dir, uint32_t fd, char *out, size_t size_bytes)
+{
+    char name[16];
+    (void)text_format(name, sizeof name, "%u", fd);
+    ssize_t length = readlinkat(dir, name, out, size_bytes - 1);
+    if (length < 0)
+        return false;
+    out[length] = '\0';
+    return true;
 }
 
 void proc_name_of(const char *root, uint32_t pid, char *out)

