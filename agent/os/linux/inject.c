@@ -60,6 +60,9 @@ static int write_frames(struct inject *inject, struct failure *f)
         return fail(f, rc, "FP state of thread %d is not understood", inject->tid);
     if (inject->controls.leave_frames)
         return 0;
+    const struct map *stack = maps_find(inject->maps, inject->thread.regs.rsp);
+    if (!stack || inject->frames.address < stack->start)
+        return fail(f, ERR_UNSUPPORTED, "stack of thread %d has too little room", inject->tid);
     struct iovec local = {inject->frames.bytes, inject->frames.size_bytes};
     struct iovec remote = {(void *)(uintptr_t)inject->frames.address, inject->frames.size_bytes};
     ssize_t put = process_vm_writev(inject->pid, &local, 1, &remote, 1, 0);

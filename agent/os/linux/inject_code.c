@@ -201,7 +201,7 @@ unsigned inject_fitness(struct inject *inject, pid_t tid, const struct user_regs
         *why = "no thread stands on a stack of its own";
         return 0;
     }
-    if (regs->rsp - map->start < SIGNAL_FRAMES_MAX + SIGNAL_FRAME_RED_ZONE) {
+    if (regs->rsp - map->start < signal_frames_room(&inject->layout)) {
         *why = "no thread has enough room on its stack";
         return 0;
     }

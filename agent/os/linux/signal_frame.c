@@ -86,6 +86,16 @@ void xstate_layout_get(struct xstate_layout *out)
     }
 }
 
+size_t signal_frames_room(const struct xstate_layout *layout)
+{
+    size_t end = XSTATE_MIN;
+    for (unsigned i = 2; i < SIGNAL_FRAME_XSTATE_FEATURES; i++) {
+        size_t one = (size_t)layout->features[i].offset + layout->features[i].size_bytes;
+        end = layout->features[i].size_bytes && one > end ? one : end;
+    }
+    return end + (SIGNAL_FRAMES_MAX - SIGNAL_FRAME_XSTATE_MAX) + SIGNAL_FRAME_RED_ZONE;
+}
+
 /* ---- the registers ---- */
 
 static int64_t restart_of(const struct user_regs_struct *regs)

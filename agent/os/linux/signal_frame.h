@@ -29,6 +29,9 @@ struct xstate_layout {
 /* Of this machine's processor (cpuid(4), leaf 13). */
 void xstate_layout_get(struct xstate_layout *out);
 
+/* How much room below rsp both frames need with such a processor, red zone included. */
+size_t signal_frames_room(const struct xstate_layout *layout);
+
 /* A thread as it stands in a ptrace stop. */
 struct signal_frame_thread {
     struct user_regs_struct regs;

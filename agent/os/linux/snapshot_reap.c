@@ -23,7 +23,7 @@
 #define REAP_WAIT_US 2000000
 #define NAP_US 20000
 #define LOOK_US 300000 /* for what may not be there at all */
-#define TIDY_MAX 16
+#define TIDY_MAX 256
 #define PROCESSES_MAX 100000
 #define FORKED_NOT_EXECUTED 0x40 /* PF_FORKNOEXEC, include/linux/sched.h */
 #define FIELD_EXIT_SIGNAL 38     /* proc(5), /proc/PID/stat */

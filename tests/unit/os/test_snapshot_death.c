@@ -133,3 +133,69 @@ TEST_LIMIT(control_without_frames_our_death_is_seen, 120)
     printf("      %u of %u deaths are seen\n", broken, INJECT_STEPS);
     CHECK(broken >= 4);
 }
+
+/* ---- at any instant ---- */
+
+#define KILLS 100
+
+static _Noreturn void take_for_ever(const struct victim *v)
+{
+    for (;;) {
+        struct kit kit = {.context = NULL};
+        kit_take(&kit, &v->process);
+    }
+}
+
+/* Kills a worker at a random instant, again and again. */
+static void kill_workers(const struct victim *v, int count)
+{
+    unsigned seed = 11;
+    for (int i = 0; i < count; i++) {
+        int traced = 1;
+        pid_t worker = fork();
+        REQUIRE(worker >= 0);
+        if (worker == 0)
+            take_for_ever(v);
+        struct timespec t = {0, 2000000 + rand_r(&seed) % 12000000};
+        nanosleep(&t, NULL);
+        kill(worker, SIGKILL);
+        waitpid(worker, NULL, 0);
+        CHECK_EQ_INT(victim_count(v, 't', &traced) + traced, 0);
+        CHECK_EQ_INT(victim_count(v, 'T', &traced), 0);
+    }
+}
+
+TEST_LIMIT(a_worker_may_be_killed_at_any_instant, 120)
+{
+    struct victim v;
+    struct tally tally = {0, 0, 0, 0};
+    const char *const some[] = {"read", "ppoll", "user"};
+    for (size_t i = 0; i < 3; i++) {
+        victim_start(&v, "registers", some[i], i % 2 ? "thread" : NULL);
+        for (int k = 0; k < KILLS / 10; k++) {
+            kill_workers(&v, 3);
+            CHECK(ask(&v, &tally));
+        }
+        tidy(&v);
+        victim_end(&v);
+    }
+    CHECK_EQ_INT(tally.wrong, 0);
+    CHECK_EQ_INT(tally.interrupted, 0);
+    CHECK_EQ_INT(tally.gone, 0);
+}
+
+TEST_LIMIT(no_signal_is_lost_when_workers_are_killed, 120)
+{
+    struct victim v;
+    char line[128], *at = line;
+    victim_start(&v, "storm", NULL, NULL);
+    kill_workers(&v, KILLS);
+    tidy(&v);
+    victim_ask(&v, line, sizeof line);
+    unsigned long sent = strtoul(at, &at, 10);
+    CHECK(sent > 100);
+    CHECK_EQ_INT(strtoul(at, &at, 10), sent);
+    CHECK_EQ_INT(strtoul(at, &at, 10), 0); /* out of order */
+    CHECK_EQ_INT(strtoul(at, &at, 10), 0); /* SIGCHLD */
+    victim_end(&v);
+}
