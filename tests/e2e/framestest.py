@@ -111,6 +111,8 @@ def by_gdb(pid):
     for line in out.splitlines():
         if line.startswith("FRAME "):
             _, tid, pc, offset, inlined, name = line.split(" ", 5)
+            if int(pc) == 0 and int(tid) in stacks:
+                continue  # what it believes to be behind the outermost frame
             stacks.setdefault(int(tid), []).append(
                 {"pc": int(pc), "offset": int(offset), "inlined": inlined == "1", "name": name})
     return stacks
@@ -151,7 +153,7 @@ def plain(name):
 def demangle(names):
     if not names or not shutil.which("c++filt"):
         return {}
-    out = subprocess.run(["c++filt", "-r"], input="\n".join(names), capture_output=True, text=True).stdout
+    out = subprocess.run(["c++filt"], input="\n".join(names), capture_output=True, text=True).stdout
     return dict(zip(names, out.splitlines()))
 
 

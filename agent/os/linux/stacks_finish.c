@@ -358,12 +358,30 @@ static void note_reasons(const struct stacks_set *set, struct os_result *result)
     }
 }
 
+/* Code made at run time that has no name: how many places of it. */
+static void note_unnamed(struct stacks_job *job, struct os_result *result)
+{
+    size_t unnamed = 0;
+    for (size_t i = 0; i < job->set.known_count; i++) {
+        const struct unwind_frame *frame;
+        stacks_names(&job->set, job->set.known[i].place, &frame);
+        unnamed += frame->kind == UNWIND_JIT && !frame->function;
+    }
+    if (unnamed == 0)
+        return;
+    bool named = unwind_has_names(job->unwind);
+    os_result_miss(result, "names of %zu places in code made at run time: %s", unnamed,
+                   named ? "not in the process's perf-PID.map"
+                         : "the process writes no perf-PID.map");
+}
+
 static void note_missing(struct stacks_job *job, struct os_result *result)
 {
     const struct python *p = job->python;
     note_reasons(&job->set, result);
     if (unwind_lines_cut(job->unwind))
         os_result_miss(result, "source lines of some frames: time limit");
+    note_unnamed(job, result);
     if (unwind_names_cut(job->unwind))
         os_result_miss(result, "names of some code made at run time: the process's list of them "
                                "is too long");

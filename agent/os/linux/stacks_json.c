@@ -70,6 +70,8 @@ static void put_frame(struct json_text *j, struct unwind_place place,
         json_text_bool(j, "signal", true);
     if (place.by_frame_pointer)
         json_text_bool(j, "by_frame_pointer", true);
+    if (place.by_call_site)
+        json_text_bool(j, "by_call_site", true);
     json_text_end(j);
 }
 

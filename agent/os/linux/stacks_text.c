@@ -114,6 +114,8 @@ static void put_frame(struct writer *w, struct unwind_place place, const struct 
         put(w, " [signal handler called]");
     if (place.by_frame_pointer)
         put(w, " [by frame pointer]");
+    if (place.by_call_site)
+        put(w, " [by call site]");
 }
 
 static void put_members(struct writer *w, const struct stacks_set *set,

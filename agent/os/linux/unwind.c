@@ -13,6 +13,9 @@
 
 #include "agent/os/linux/unwind_private.h"
 
+#define SCOPES_DEPTH_MAX 64
+#define SCOPES_VISITS_MAX 2000000 /* entries of debug information looked at for one address */
+
 /*
  * libdw asks debuginfod servers through these, by loading a shared library. Defined here, they take
  * the place of its own: no network, and no dlopen() in a static program.
@@ -217,15 +220,13 @@ static void find_call(Dwarf_Die *unit, Dwarf_Die *inlined, struct unwind_frame *
  * Turns frames[0], which has the symbol and the line, into one frame for each function that the
  * compiler merged there (DWARF 5, 3.3.8). Returns how many.
  */
-static size_t put_inlined(Dwarf_Die *unit, Dwarf_Die *scopes, int scope_count,
+static size_t put_inlined(Dwarf_Die *unit, Dwarf_Die *scopes, size_t scope_count,
                           struct unwind_frame *frames, size_t max)
 {
     const struct unwind_frame symbol = frames[0];
     size_t count = 0;
     Dwarf_Die *inner = NULL;
-    for (int i = 0; i < scope_count && count < max; i++) {
-        if (!is_function(&scopes[i]))
-            continue;
+    for (size_t i = 0; i < scope_count && count < max; i++) {
         struct unwind_frame *frame = &frames[count++];
         bool inlined = dwarf_tag(&scopes[i]) == DW_TAG_inlined_subroutine && count < max;
         const char *name = die_name(&scopes[i]);
@@ -244,27 +245,74 @@ static size_t put_inlined(Dwarf_Die *unit, Dwarf_Die *scopes, int scope_count,
     return count ? count : 1;
 }
 
-/* The scopes around an address, innermost first, by nesting of code: dwarf_getscopes() alone
- * follows the text. */
-static size_t expand_inlined(Dwfl_Module *handle, uint64_t address, struct unwind_frame *frames,
+/*
+ * The unit that has the code at `address`. Compilers other than gcc leave out the table of
+ * addresses (.debug_aranges) by which libdw finds it: then each is asked.
+ */
+static Dwarf_Die *find_unit(Dwfl_Module *handle, uint64_t address, Dwarf_Addr *bias)
+{
+    Dwarf_Die *unit = dwfl_module_addrdie(handle, address, bias);
+    if (unit)
+        return unit;
+    while ((unit = dwfl_module_nextcu(handle, unit, bias)) != NULL) {
+        if (dwarf_haspc(unit, address - *bias) > 0)
+            return unit;
+    }
+    return NULL;
+}
+
+/* The functions around an address, outermost first. libdw's own search misses some of Go and Rust.
+ */
+struct scopes {
+    uint64_t address;
+    Dwarf_Die functions[UNWIND_INLINED_MAX + 1];
+    size_t count;
+    size_t visits_left;
+};
+
+/* Entries that hold functions without having code themselves (DWARF 5, 3.2, 5.7). */
+static bool holds_functions(int tag)
+{
+    return tag == DW_TAG_namespace || tag == DW_TAG_module || tag == DW_TAG_structure_type ||
+           tag == DW_TAG_class_type || tag == DW_TAG_union_type;
+}
+
+/* Goes down to the innermost function that has the address. Returns whether there is any below. */
+/* NOLINTNEXTLINE(misc-no-recursion): the depth is limited. */
+static bool descend(struct scopes *s, Dwarf_Die *parent, unsigned depth)
+{
+    Dwarf_Die child;
+    if (depth == SCOPES_DEPTH_MAX || dwarf_child(parent, &child) != 0)
+        return false;
+    do {
+        int tag = dwarf_tag(&child);
+        if (s->visits_left == 0 || s->visits_left-- == 1)
+            return false;
+        bool has = (is_function(&child) || tag == DW_TAG_lexical_block) &&
+                   dwarf_haspc(&child, s->address) > 0;
+        if (has && is_function(&child) && s->count <= UNWIND_INLINED_MAX)
+            s->functions[s->count++] = child;
+        if (has)
+            descend(s, &child, depth + 1);
+        if (has || (holds_functions(tag) && descend(s, &child, depth + 1)))
+            return true;
+    } while (dwarf_siblingof(&child, &child) == 0);
+    return false;
+}
+
+static size_t expand_inlined(Dwarf_Die *unit, uint64_t address, struct unwind_frame *frames,
                              size_t max)
 {
-    Dwarf_Addr bias;
-    Dwarf_Die *unit = dwfl_module_addrdie(handle, address, &bias);
-    Dwarf_Die *around = NULL, *nested = NULL;
-    size_t count = 1;
-    int found = unit ? dwarf_getscopes(unit, address - bias, &around) : 0;
-    int first = 0;
-    while (first < found && !is_function(&around[first]))
-        first++;
-    if (first < found) {
-        int depth = dwarf_getscopes_die(&around[first], &nested);
-        count = put_inlined(unit, nested, depth, frames, max);
-        free(nested);
+    struct scopes s = {.address = address, .visits_left = SCOPES_VISITS_MAX};
+    descend(&s, unit, 0);
+    if (s.count == 0)
+        return 1;
+    for (size_t i = 0; i < s.count / 2; i++) {
+        Dwarf_Die other = s.functions[i];
+        s.functions[i] = s.functions[s.count - 1 - i];
+        s.functions[s.count - 1 - i] = other;
     }
-    if (found > 0)
-        free(around);
-    return count;
+    return put_inlined(unit, s.functions, s.count, frames, max);
 }
 
 /* Source line and inlined functions of frames[0]. Returns how many frames it is now. */
@@ -274,13 +322,19 @@ static size_t add_debug_info(struct unwind *unwind, Dwfl_Module *handle, uint64_
     if (!unwind->lines || unwind_lines_cut(unwind))
         return 1;
     uint64_t began = now_us();
-    Dwfl_Line *line = dwfl_module_getsrc(handle, address);
-    if (line)
-        frames[0].file = dwfl_lineinfo(line, NULL, &frames[0].line, NULL, NULL, NULL);
-    size_t count = expand_inlined(handle, address, frames, max);
+    Dwarf_Addr bias;
+    Dwarf_Die *unit = find_unit(handle, address, &bias);
+    Dwarf_Line *line = unit ? dwarf_getsrc_die(unit, address - bias) : NULL;
+    size_t count = 1;
+    if (line && dwarf_lineno(line, &frames[0].line) == 0)
+        frames[0].file = dwarf_linesrc(line, NULL, NULL);
+    if (unit)
+        count = expand_inlined(unit, address - bias, frames, max);
     unwind->lines_us += now_us() - began;
     return count;
 }
+
+/* ---- places ---- */
 
 static uint64_t address_of(struct unwind_place place)
 {
@@ -313,6 +367,11 @@ int unwind_learn(struct unwind *unwind, const struct unwind_place *places, size_
     int rc = perf_map_ask(&unwind->jit, addresses, kept, f);
     free(addresses);
     return rc;
+}
+
+bool unwind_has_names(const struct unwind *unwind)
+{
+    return unwind->jit.fd >= 0;
 }
 
 bool unwind_names_cut(const struct unwind *unwind)

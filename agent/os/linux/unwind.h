@@ -60,6 +60,7 @@ struct unwind_place {
     bool python;
     bool signal;           /* where a signal handler returns to: the frame the kernel made */
     bool by_frame_pointer; /* found by the frame pointer of the frame before it, not by rules */
+    bool by_call_site;     /* found by who calls the frame before it: rbp was not known there */
 };
 
 enum unwind_kind {
@@ -112,7 +113,8 @@ size_t unwind_walk(struct unwind *unwind, const struct unwind_thread *thread,
  */
 int unwind_learn(struct unwind *unwind, const struct unwind_place *places, size_t count,
                  struct failure *f);
-/* Whether the process's list of names was longer than what is read of it. */
+/* Whether the process has such a list; whether it was longer than what is read of it. */
+bool unwind_has_names(const struct unwind *unwind);
 bool unwind_names_cut(const struct unwind *unwind);
 
 /*

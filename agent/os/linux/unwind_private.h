@@ -35,4 +35,11 @@ struct unwind {
     uint64_t lines_us;
 };
 
+/*
+ * Where rbp points in a function that begins at `function` and keeps a frame pointer, when the
+ * stack pointer is `stack` and rbp is not known; in unwind_guess.c. false: not found.
+ */
+bool unwind_guess_frame(struct unwind *unwind, const struct unwind_thread *thread, uint64_t stack,
+                        uint64_t function, uint64_t *frame);
+
 #endif

@@ -30,6 +30,7 @@ struct walk {
     const struct unwind_thread *thread;
     struct registers now;
     const char *why; /* what went wrong in the present step */
+    bool guessed;    /* in the present step a frame was found by its call */
 };
 
 enum step {
@@ -273,14 +274,39 @@ static struct registers restore_all(struct machine *m, bool *outermost)
     return caller;
 }
 
+/* Where the caller's frame begins. */
+static bool find_cfa(struct machine *m, uint64_t *cfa)
+{
+    Dwarf_Op *ops;
+    size_t count;
+    Dwarf_Addr start, bias;
+    uint64_t frame;
+    struct walk *w = m->walk;
+    if (dwarf_frame_cfa(m->frame, &ops, &count) != 0)
+        return false;
+    if (evaluate(m, ops, count, cfa))
+        return true;
+    /* rbp + 16: the function keeps a frame pointer. */
+    bool kept = count == 1 && ops->atom == DW_OP_bregx && ops->number == RBP && ops->number2 == 16;
+    kept |= count == 1 && ops->atom == DW_OP_breg6 && ops->number == 16;
+    if (!kept || is_known(&w->now, RBP) || dwarf_frame_info(m->frame, &start, NULL, NULL) < 0)
+        return false;
+    Dwfl_Module *handle = dwfl_addrmodule(w->unwind->dwfl, w->now.value[RIP] - 1);
+    if (!handle || !dwfl_module_eh_cfi(handle, &bias) ||
+        !unwind_guess_frame(w->unwind, w->thread, w->now.value[RSP], start + bias, &frame))
+        return false;
+    set(&w->now, RBP, frame);
+    w->guessed = true;
+    return evaluate(m, ops, count, cfa);
+}
+
 static enum step step_by_rules(struct walk *w, Dwarf_Frame *frame)
 {
     struct machine m = {.walk = w, .frame = frame};
-    Dwarf_Op *ops;
     size_t count;
     uint64_t cfa;
     bool outermost;
-    if (dwarf_frame_cfa(frame, &ops, &count) != 0 || !evaluate(&m, ops, count, &cfa)) {
+    if (!find_cfa(&m, &cfa)) {
         Dwarf_Op few[3], *rule = NULL;
         /* The outermost function often says nothing of its stack. */
         if (dwarf_frame_register(frame, RIP, few, &rule, &count) == 0 && count == 0 && rule == few)
@@ -380,6 +406,7 @@ static enum step step_out(struct walk *w, struct unwind_place *place, struct unw
     bool interrupted = false, by_frame_pointer = false;
     enum step step;
     w->why = NULL;
+    w->guessed = false;
     if (frame) {
         if (dwarf_frame_info(frame, NULL, NULL, &interrupted) < 0)
             interrupted = false;
@@ -392,8 +419,10 @@ static enum step step_out(struct walk *w, struct unwind_place *place, struct unw
         by_frame_pointer = true;
     }
     place->signal = interrupted;
-    *next = (struct unwind_place){
-        .pc = w->now.value[RIP], .exact = interrupted, .by_frame_pointer = by_frame_pointer};
+    *next = (struct unwind_place){.pc = w->now.value[RIP],
+                                  .exact = interrupted,
+                                  .by_frame_pointer = by_frame_pointer,
+                                  .by_call_site = w->guessed};
     return step;
 }
 
