@@ -195,6 +195,7 @@ def unharmed(name, victim, wanted=None, must=(), ask=True, options=()):
 
 def a_thread_in_uninterruptible_sleep():
     victim = Victim("vfork")
+    wait_for(lambda: children(victim.pid), "the child of vfork")
     unharmed("vfork", victim, must=("triage", "stacks", "stacks0"), ask=False)
     for kind in each_kind("vfork", ["stacks"]):
         answer = take(kind, victim.pid)
