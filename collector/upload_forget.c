@@ -48,6 +48,29 @@ static bool is_lost(struct collector *c, const char *blob, const struct blob_nam
            upload_find_record(c, name->incident, name->host, name->no) == ERR_NOTFOUND;
 }
 
+static void on_deleted(void *context, const struct failure *why)
+{
+    char *blob = context;
+    if (why->code)
+        log_warn("'%s' was never completed and cannot be deleted: %s", blob, why->text);
+    else
+        log_info("'%s' was never completed: deleted", blob);
+    free(blob);
+}
+
+/* What cannot be deleted now is found again at the next start. */
+static void delete_blob(struct collector *c, const char *blob)
+{
+    char *copy = malloc(KEYS_PARTITION_SIZE);
+    int e = copy ? text_copy(copy, KEYS_PARTITION_SIZE, blob) : ERR_NOMEM;
+    if (!e)
+        e = blob_delete(c->store, blob, on_deleted, copy);
+    if (!e)
+        return;
+    log_warn("'%s' was never completed and cannot be deleted: %s", blob, err_text(e));
+    free(copy);
+}
+
 static int forget_one(void *context, const char *blob)
 {
     struct collector *c = context;
@@ -58,10 +81,7 @@ static int forget_one(void *context, const char *blob)
     fail(&f, ERR_CANCELLED, "the order of artifact %u in %s is over", name.no, name.incident);
     if (!partials_forget(c->partials, blob, &f))
         return 0;
-    if (blob_delete(c->store, blob, NULL, NULL))
-        log_warn("'%s' was never completed and cannot be deleted now", blob);
-    else
-        log_info("'%s' was never completed: deleted", blob);
+    delete_blob(c, blob);
     return 0;
 }
 
