@@ -91,9 +91,13 @@ struct broker_chunk {
     uint32_t magic, type, size;
 };
 
+#define BROKER_ZSTD "zstd"
+#define BROKER_ZSTD_DELTA "zstd-delta" /* a patch (common/patch.h) against the base */
+#define BROKER_PAGES "pages"           /* not evidence: the page list of the core before it */
+
 struct broker_file {
     char ending[16];   /* "txt" */
-    char encoding[16]; /* "": as it is; "zstd" */
+    char encoding[16]; /* "": as it is; or one of those above */
 };
 
 struct broker_usage {

@@ -20,6 +20,7 @@
 #define HEADERS_MAX (8u << 20) /* of a core: program headers */
 #define RUN_BYTES (256u << 10) /* of changed pages, before they are written */
 #define OUT_MAX (RUN_BYTES + 1024)
+#define LIST_PIECE (32u << 10) /* of a page list: handed over at a time */
 
 /* [address, address + size_bytes) of memory stands at [offset, ...) of the file. */
 struct segment {
@@ -399,20 +400,57 @@ static int put_list_head(const struct delta *d, struct buf *out)
     return e ? e : buf_append_u32(out, 0);
 }
 
-int delta_put_list(const struct delta *d, struct buf *out, struct failure *f)
+bool delta_has_list(const struct delta *d)
 {
-    if (d->has_base || d->too_large || !d->has_segments)
-        return fail(f, ERR_UNSUPPORTED, "no list of pages can be made of this core");
+    return !d->has_base && !d->too_large && d->has_segments;
+}
+
+static int put_segment(const struct segment *s, struct buf *out)
+{
+    int e = buf_append_u64(out, s->address);
+    if (!e)
+        e = buf_append_u64(out, s->offset);
+    return e ? e : buf_append_u64(out, s->size_bytes);
+}
+
+/* Hands over what has gathered once it is enough. */
+static int flush_list(struct buf *out, size_t at_least, delta_write_fn write, void *context,
+                      struct failure *f)
+{
+    if (out->size_bytes == 0 || out->size_bytes < at_least)
+        return 0;
+    int e = write(context, buf_span(out), f);
+    buf_clear(out);
+    return e;
+}
+
+static int write_list(const struct delta *d, struct buf *out, delta_write_fn write, void *context,
+                      struct failure *f)
+{
     int e = put_list_head(d, out);
     for (size_t i = 0; !e && i < d->segment_count; i++) {
-        const struct segment *s = &d->segments[i];
-        e = buf_append_u64(out, s->address);
+        e = put_segment(&d->segments[i], out);
         if (!e)
-            e = buf_append_u64(out, s->offset);
-        if (!e)
-            e = buf_append_u64(out, s->size_bytes);
+            e = flush_list(out, LIST_PIECE, write, context, f);
     }
-    for (size_t i = 0; !e && i < d->hash_count; i++)
+    for (size_t i = 0; !e && i < d->hash_count; i++) {
         e = buf_append_u64(out, d->hashes[i]);
-    return e ? fail(f, e, "no memory for a list of %zu pages", d->hash_count) : 0;
+        if (!e)
+            e = flush_list(out, LIST_PIECE, write, context, f);
+    }
+    return e ? e : flush_list(out, 0, write, context, f);
+}
+
+int delta_write_list(const struct delta *d, delta_write_fn write, void *context, struct failure *f)
+{
+    struct buf out;
+    struct failure why = {0, ""};
+    if (!delta_has_list(d))
+        return fail(f, ERR_UNSUPPORTED, "no list of pages can be made of this core");
+    buf_init(&out, 2 * LIST_PIECE);
+    int e = write_list(d, &out, write, context, &why);
+    buf_done(&out);
+    if (e && f)
+        *f = why;
+    return e && !why.code ? fail(f, e, "no memory for a list of %zu pages", d->hash_count) : e;
 }

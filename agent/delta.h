@@ -36,9 +36,12 @@ int delta_end(struct delta *delta, struct failure *f);
 bool delta_is_patch(const struct delta *delta);
 uint64_t delta_shared_bytes(const struct delta *delta);
 /*
- * After delta_end() of a core without a base: its page list, to be the base of later ones.
- * ERR_UNSUPPORTED: too large, or not of a form that is understood.
+ * After delta_end() of a core without a base: hands its page list, which is to be the base of later
+ * ones, to the same `write`, in pieces. ERR_UNSUPPORTED: too large, or not of a form that is
+ * understood.
  */
-int delta_put_list(const struct delta *delta, struct buf *out, struct failure *f);
+bool delta_has_list(const struct delta *delta);
+int delta_write_list(const struct delta *delta, delta_write_fn write, void *context,
+                     struct failure *f);
 
 #endif

@@ -24,8 +24,9 @@
 #include "common/port.h"
 #include "common/text.h"
 
-#define EVIDENCE_MAX_BYTES ((size_t)16 * 1024 * 1024)
-#define SPIN_US 1500 /* the last bit before an asked instant is waited awake */
+#define READ_BYTES 65536
+#define BASE_BYTES_MAX (64u << 20) /* a page list: of a core of 30 GiB */
+#define SPIN_US 1500               /* the last bit before an asked instant is waited awake */
 
 /* ---- kinds ---- */
 
@@ -104,23 +105,54 @@ int worker_check_process(const struct os_process *then, struct os_process *now, 
     return 0;
 }
 
+/* The page list of an earlier core; what cannot be read is as good as none. */
+static void read_base(int fd, struct buf *out)
+{
+    int n = 1;
+    while (n > 0) {
+        uint8_t *room;
+        uv_fs_t request;
+        if (buf_reserve(out, READ_BYTES, &room)) {
+            buf_clear(out);
+            return;
+        }
+        uv_buf_t piece = uv_buf_init((char *)room, READ_BYTES);
+        n = uv_fs_read(NULL, &request, fd, &piece, 1, -1, NULL);
+        uv_fs_req_cleanup(&request);
+        buf_commit(out, n > 0 ? (size_t)n : 0);
+    }
+}
+
+static int take_into(const struct worker_job *job, const struct os_take *take,
+                     struct worker_output *output, struct os_result *result, struct failure *f)
+{
+    struct os_process now;
+    struct os_output out = worker_output_of(output);
+    int e = worker_check_process(&take->process, &now, f);
+    if (!e)
+        e = worker_take(job->run.kind, take, &out, result, f);
+    return e ? e : worker_output_end(output, f);
+}
+
 static int take_one(const struct worker_job *job, const struct os_take *take,
                     struct os_result *result, struct failure *f)
 {
     struct worker_output output;
-    struct os_process now;
+    struct buf base;
     /* A process that is held by a core with allow_pause waits for every rest: then none. */
     uint32_t cpu_percent = take->allow_pause ? 0 : job->cpu_percent;
     int e = worker_output_open(&output, job->output_fd, cpu_percent, f);
     if (e)
         return e;
-    struct os_output out = worker_output_of(&output);
-    e = worker_check_process(&take->process, &now, f);
-    if (!e)
-        e = worker_take(job->run.kind, take, &out, result, f);
-    if (!e)
-        e = worker_output_end(&output, f);
+    buf_init(&base, BASE_BYTES_MAX);
+    if (strcmp(job->run.kind, "core") == 0 && !take->allow_pause) {
+        if (job->base_fd >= 0)
+            read_base(job->base_fd, &base);
+        worker_output_use_delta(&output, &take->process, buf_span(&base));
+    }
+    e = take_into(job, take, &output, result, f);
     worker_output_close(&output);
+    buf_done(&base);
     return e;
 }
 

@@ -16,6 +16,7 @@ struct worker_job {
     uint32_t cpu_percent; /* of one core, for what is packed; 0: no limit */
     int output_fd;        /* evidence goes here, as chunks */
     int result_fd;        /* one struct worker_outcome goes here, last */
+    int base_fd;          /* page list of an earlier core (delta.h); -1: none */
 };
 
 struct worker_outcome {

@@ -100,11 +100,48 @@ static int say_why(struct worker_output *o, int e, struct failure *f)
                        : fail(f, e, "cannot pack the evidence: %s", err_text(e));
 }
 
+static int feed_zip(void *context, struct span bytes, struct failure *f)
+{
+    struct worker_output *o = context;
+    return say_why(o, zip_stream_feed(o->zip, bytes), f);
+}
+
+static int write_list_bytes(void *context, struct span bytes, struct failure *f)
+{
+    return write_plain(context, bytes, f);
+}
+
+/* The list follows its core: the agent keeps it, the collector never sees it. */
+static int write_list(struct worker_output *o, struct failure *f)
+{
+    struct broker_file file = {BROKER_PAGES, BROKER_PAGES};
+    if (!delta_has_list(o->delta))
+        return 0;
+    int e = write_chunk(o, BROKER_CHUNK_FILE, span_of(&file, sizeof file), f);
+    return e ? e : delta_write_list(o->delta, write_list_bytes, o, f);
+}
+
 static int end_file(struct worker_output *o, struct failure *f)
 {
     bool was_packing = o->is_packing;
     o->is_packing = false;
-    return was_packing ? say_why(o, zip_stream_end(o->zip), f) : 0;
+    int e = o->delta && was_packing ? delta_end(o->delta, f) : 0;
+    if (!e && was_packing)
+        e = say_why(o, zip_stream_end(o->zip), f);
+    if (!e && o->delta)
+        e = write_list(o, f);
+    delta_close(o->delta);
+    o->delta = NULL;
+    return e;
+}
+
+/* A list that is not of this process is as good as none. */
+static int begin_delta(struct worker_output *o, struct failure *f)
+{
+    struct span none = span_of(NULL, 0);
+    if (delta_open(&o->delta, &o->process, o->base, feed_zip, o, NULL) == 0)
+        return 0;
+    return delta_open(&o->delta, &o->process, none, feed_zip, o, f);
 }
 
 static int begin_file(void *context, const char *ending, struct failure *f)
@@ -118,15 +155,22 @@ static int begin_file(void *context, const char *ending, struct failure *f)
     o->began_mono_us = port_mono_us();
     o->began_cpu_us = cpu_us();
     text_copy(file.ending, sizeof file.ending, ending);
+    if (o->is_packing && o->uses_delta)
+        e = begin_delta(o, f);
+    if (e)
+        return e;
     if (o->is_packing)
-        text_copy(file.encoding, sizeof file.encoding, "zstd");
+        text_copy(file.encoding, sizeof file.encoding,
+                  o->delta && delta_is_patch(o->delta) ? BROKER_ZSTD_DELTA : BROKER_ZSTD);
     return write_chunk(o, BROKER_CHUNK_FILE, span_of(&file, sizeof file), f);
 }
 
 static int write_bytes(void *context, struct span bytes, struct failure *f)
 {
     struct worker_output *o = context;
-    return o->is_packing ? say_why(o, zip_stream_feed(o->zip, bytes), f) : write_plain(o, bytes, f);
+    if (o->delta)
+        return delta_feed(o->delta, bytes, f);
+    return o->is_packing ? feed_zip(o, bytes, f) : write_plain(o, bytes, f);
 }
 
 /* ---- opening ---- */
@@ -136,6 +180,14 @@ int worker_output_open(struct worker_output *o, int fd, uint32_t cpu_percent, st
     *o = (struct worker_output){.fd = fd, .cpu_percent = cpu_percent};
     int e = zip_stream_open(&o->zip, LEVEL, write_packed, o);
     return e ? fail(f, e, "cannot prepare the packing: %s", err_text(e)) : 0;
+}
+
+void worker_output_use_delta(struct worker_output *o, const struct os_process *process,
+                             struct span base)
+{
+    o->uses_delta = true;
+    o->process = *process;
+    o->base = base;
 }
 
 struct os_output worker_output_of(struct worker_output *o)
@@ -150,6 +202,8 @@ int worker_output_end(struct worker_output *o, struct failure *f)
 
 void worker_output_close(struct worker_output *o)
 {
+    delta_close(o->delta);
+    o->delta = NULL;
     zip_stream_close(o->zip);
     o->zip = NULL;
 }

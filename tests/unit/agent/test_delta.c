@@ -142,7 +142,7 @@ static void take_first(struct cores *c, size_t step)
     REQUIRE(delta_open(&d, &process, span_of(NULL, 0), collect, &c->passed, &f) == 0);
     run(d, buf_span(&c->first), step);
     CHECK(!delta_is_patch(d));
-    REQUIRE(delta_put_list(d, &c->list, &f) == 0);
+    REQUIRE(delta_write_list(d, collect, &c->list, &f) == 0);
     delta_close(d);
 }
 
