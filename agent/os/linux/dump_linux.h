@@ -100,6 +100,8 @@ void dump_want_threads(struct dump *d, uint64_t stack_bytes_max, size_t pages_ma
 /* Held, after a fetch: wants and fetches what pointers in registers and on stacks lead to, and what
  * pointers there lead to, until `until_us` (port_mono_us()) or the set is full. */
 int dump_fetch_pointed(struct dump *d, uint64_t until_us);
+/* What looking for them costs, besides the copying. */
+uint64_t dump_predict_pointed_us(const struct dump *d);
 
 /* ---- writing ---- */
 

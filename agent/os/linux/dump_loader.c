@@ -27,10 +27,11 @@
 #define TLS_THREADS_MANY 256u   /* of so many, only the page of the thread pointer */
 #define TLS_ABOVE_MANY 1u
 #define TLS_ABOVE 2560u  /* glibc's struct pthread above it */
-#define WORDS_MAX 65536u /* looked at on stacks and in registers, all threads */
+#define WORDS_MAX 32768u /* looked at on stacks and in registers, all threads */
 #define WORDS_OF_THREAD_MAX 1024u
-#define WORDS_POINTED 32u /* looked at behind a pointer: 256 bytes */
-#define TIME_WORDS 256u   /* the clock is asked so often */
+#define WORDS_OF_MS 40000u /* looked at in a ms */
+#define WORDS_POINTED 32u  /* looked at behind a pointer: 256 bytes */
+#define TIME_WORDS 256u    /* the clock is asked so often */
 
 /* ---- before: the loader's list ---- */
 
@@ -270,6 +271,12 @@ static void look_at_all(struct hunt *hunt, void (*found)(struct hunt *hunt, uint
         if (stop->threads[i].state == STOP_HELD)
             look_at_thread(hunt, &stop->threads[i].regs, words, found);
     }
+}
+
+uint64_t dump_predict_pointed_us(const struct dump *d)
+{
+    uint64_t words = (uint64_t)d->stop.count * WORDS_OF_THREAD_MAX;
+    return 2 * (words < WORDS_MAX ? words : WORDS_MAX) * 1000 / WORDS_OF_MS;
 }
 
 int dump_fetch_pointed(struct dump *d, uint64_t until_us)

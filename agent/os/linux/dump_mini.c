@@ -22,7 +22,7 @@
 #define STACK_BYTES_FEW (1u << 20)   /* each, of a few */
 #define STACK_USED (8u << 10)        /* what a stack holds mostly, for the prediction */
 #define POINTED_US 5000              /* given at most to what pointers lead to */
-#define POINTED_BYTES (32u << 10)    /* what they lead to mostly, of one thread */
+#define POINTED_BYTES (16u << 10)    /* what they lead to mostly, of one thread */
 
 struct mini {
     struct dump d;
@@ -54,7 +54,7 @@ static int prepare(struct mini *m, struct failure *f)
     used += d->copies.count * (uint64_t)SEGMENTS_PAGE;
     if (used > (uint64_t)POOL_PAGES * SEGMENTS_PAGE)
         used = (uint64_t)POOL_PAGES * SEGMENTS_PAGE;
-    d->result->expected_us = dump_predict_us(d, used);
+    d->result->expected_us = dump_predict_us(d, used) + dump_predict_pointed_us(d);
     if (d->result->expected_us > limit_us) {
         char would[32], limit[32];
         text_put_duration((int64_t)d->result->expected_us, would, sizeof would);
