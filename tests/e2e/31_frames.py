@@ -100,7 +100,8 @@ def postgresql():
     shutil.chown(data, "postgres", "postgres")
     subprocess.run([tools + "/initdb", "-D", data, "-A", "trust", "--no-sync"], check=True, **as_user)
     server = start(tools + "/postgres", "-D", data, "-k", data, "-c", "listen_addresses=", "-c", "fsync=off", **as_user)
-    wait_for(lambda: os.path.exists(data + "/.s.PGSQL.5432"), "PostgreSQL")
+    wait_for(lambda: subprocess.run([tools + "/psql", "-h", data, "-d", "postgres", "-c", "SELECT 1"], **as_user).returncode == 0,
+             "PostgreSQL to answer")
     client = start(tools + "/psql", "-h", data, "-d", "postgres", "-c", "SELECT pg_sleep(3600)", **as_user)
     wait_for(lambda: find_backend(server.pid), "a backend")
     evidence = compare("PostgreSQL, a backend in a query", find_backend(server.pid))

@@ -160,14 +160,14 @@ def demangle(names):
 def bare(name):
     """Without arguments and template parameters: gdb leaves them out or writes them another way."""
     depth, kept = 0, ""
-    for c in (name or "").replace("(anonymous namespace)", ""):
+    for c in re.sub(r"::h[0-9a-f]{16}$", "", (name or "").replace("(anonymous namespace)", "")):
         depth += c in "<{["
         if depth == 0 and c == "(":
             break
         if depth == 0:
             kept += c
         depth -= c in ">}]"
-    return kept.strip().split(" ")[-1].split("::")[-1]
+    return re.sub(r"(::)+$", "", kept.strip()).split(" ")[-1].split("::")[-1]
 
 
 def same(ours, theirs, clean):
