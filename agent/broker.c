@@ -232,11 +232,17 @@ static int tidy_main(void *context)
     return 1;
 }
 
-/* Only a core puts anything into a process, and only one that was killed leaves it there. */
+/* Only a core puts anything into a process. What was refused beforehand put nothing there; one that
+ * was stopped, or that gave up in the middle, may have. */
+static bool may_leave_something(const struct broker *b, int error)
+{
+    return strcmp(b->job.run.kind, "core") == 0 && b->born_ticks != 0 && error &&
+           error != ERR_REFUSED && error != ERR_UNSUPPORTED && error != ERR_DENIED &&
+           error != ERR_GONE;
+}
+
 static bool start_tidying(struct broker *b)
 {
-    if (strcmp(b->job.run.kind, "core") != 0 || b->born_ticks == 0)
-        return false;
     b->is_tidying = os_worker_start(&b->tidier, TIDY_LIMIT_US, tidy_main, b, NULL) == 0;
     return b->is_tidying;
 }
@@ -280,7 +286,7 @@ static void look_after_worker(struct broker *b)
         outcome->error = name_death(b, status, &f);
         text_copy(outcome->text, sizeof outcome->text, f.text);
     }
-    if (is_told || !start_tidying(b))
+    if (!may_leave_something(b, outcome->error) || !start_tidying(b))
         tell_outcome(b);
 }
 
@@ -352,7 +358,8 @@ static void stop_for_good(struct broker *b)
 {
     if (b->is_running) {
         os_worker_kill(&b->worker);
-        (void)start_tidying(b);
+        if (may_leave_something(b, ERR_CANCELLED))
+            (void)start_tidying(b);
     }
     tidy_now(b);
 }
@@ -366,7 +373,7 @@ int broker_run(int fd, void *context)
     b->fd = fd;
     b->policy_path = settings->policy_path;
     b->job.cpu_percent = settings->capture_cpu_percent;
-    os_costs_default(&b->job.costs);
+    os_costs_measure(&b->job.costs);
     int e = 0;
     while (e == 0 || e == ERR_TIMEOUT || e == ERR_PROTOCOL) {
         int passed_fd = -1;

@@ -195,7 +195,7 @@ def no_process_matches():
 def an_offline_host_makes_the_result_partial():
     agents["web-2"].stop()
     wait_for(lambda: admin.hosts("web-2")["web-2"].state == pb.OFFLINE, "offline")
-    done = sre.trawl("capture", "-l", "role=web", "--what", "stacks", "--expire", "1h")
+    done = sre.trawl("capture", "-l", "role=web", "--what", "stacks", "--expire", "1h", "--pause-max", "250ms")
     check_equal(done.returncode, 3, done.stdout + done.stderr)
     check("queued" in done.stdout and "offline" in done.stdout, done.stdout)
     incident = re.search(r"INC-\d{6}-\w{5}", done.stdout).group(0)
@@ -206,7 +206,7 @@ def an_offline_host_makes_the_result_partial():
 
 @case
 def an_order_waits_for_its_instant():
-    reply = sre.capture("role=web", in_us=1500000)
+    reply = sre.capture("role=web", in_us=1500000, pause_max_us=250000)
     targets = wait_for(lambda: finished(reply.incident), "ended")
     for t in targets.values():
         check_equal(t.state, pb.DONE, t.reason)
@@ -220,7 +220,7 @@ def an_agent_killed_in_the_middle_never_harms_and_never_runs_twice():
     for _ in range(KILLS):
         agent.wait_online()
         reply = sre.capture("web-1", process=pb.ProcessSelector(port=PORTS["web-1"]),
-                            what=["triage", "stacks", "logs", "counters"])
+                            what=["triage", "stacks", "logs", "counters"], pause_max_us=250000)
         time.sleep(random_source.uniform(0, 0.6))
         agent.kill()
         redis_is_unharmed()
@@ -258,7 +258,7 @@ def a_collector_killed_in_the_middle_ends_the_capture_right():
         for agent in agents.values():
             agent.wait_online()
         sre.reconnect()
-        reply = sre.capture("role=web", what=["triage", "stacks"])
+        reply = sre.capture("role=web", what=["triage", "stacks"], pause_max_us=250000)
         time.sleep(random_source.uniform(0, 0.15))
         c.kill()
         c.start()
