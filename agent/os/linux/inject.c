@@ -226,6 +226,8 @@ int inject_call(struct inject *inject, pid_t tid, const struct inject_call *call
     inject->child = 0;
     inject->result = 0;
     inject->begun = false;
+    if (inject->controls.no_restorer)
+        inject->code.restorer = 0;
     int rc = read_thread(inject, f);
     if (rc == 0)
         rc = write_frames(inject, f);

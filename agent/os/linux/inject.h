@@ -25,6 +25,7 @@
 struct inject_controls {
     uint32_t die_at;   /* SIGKILL to ourselves at this step, 1 to INJECT_STEPS; 0: never */
     pid_t only;        /* no other thread fits; 0: any */
+    bool no_restorer;  /* as in a program that has none */
     bool leave_frames; /* no frames: our death must then be seen */
 };
 #define INJECT_STEPS 12

@@ -11,6 +11,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/ptrace.h>
+#include <sys/syscall.h>
 #include <sys/uio.h>
 #include <unistd.h>
 
@@ -21,12 +22,16 @@
 #define SEARCH_BYTES_MAX (256u << 20)
 #define SYSCALL_DISPATCH_CONFIG 0x4211 /* PTRACE_GET_SYSCALL_USER_DISPATCH_CONFIG, Linux 6.4 */
 #define RSEQ_CONFIG 0x420f             /* PTRACE_GET_RSEQ_CONFIGURATION, Linux 5.13 */
+#define SYSCALL_INFO 0x420e            /* PTRACE_GET_SYSCALL_INFO, Linux 5.3 */
 #define RSEQ_CS_OFFSET 8               /* struct rseq: cpu_id_start, cpu_id, rseq_cs */
 
 static const uint8_t stub_code[] = {0x0f, 0x05, 0xc3};
 /* mov $15,%rax or mov $15,%eax; syscall */
 static const uint8_t restorer_long[] = {0x48, 0xc7, 0xc0, 0x0f, 0, 0, 0, 0x0f, 0x05};
 static const uint8_t restorer_short[] = {0xb8, 0x0f, 0, 0, 0, 0x0f, 0x05};
+
+/* pop %rax; ret */
+static const uint8_t pop_code[] = {0x58, 0xc3};
 
 /* ---- code ---- */
 
@@ -46,6 +51,14 @@ static void look_at_piece(struct signal_frame_code *code, const uint8_t *data, s
         code->restorer = find_bytes(data, size, address, restorer_long, sizeof restorer_long);
     if (!code->restorer)
         code->restorer = find_bytes(data, size, address, restorer_short, sizeof restorer_short);
+    if (!code->pop)
+        code->pop = find_bytes(data, size, address, pop_code, sizeof pop_code);
+}
+
+/* A static program that handles no signals may have no restorer. */
+static bool is_enough(const struct signal_frame_code *code)
+{
+    return code->stub && (code->restorer || code->pop);
 }
 
 static bool is_found(const struct signal_frame_code *code)
@@ -114,7 +127,7 @@ int inject_find_code(struct inject *inject, pid_t pid, const struct maps *maps, 
     int mem;
     inject->pid = pid;
     inject->maps = maps;
-    inject->code = (struct signal_frame_code){0, 0};
+    inject->code = (struct signal_frame_code){0, 0, 0};
     xstate_layout_get(&inject->layout);
     int rc = open_memory(pid, &mem, f);
     if (rc)
@@ -126,7 +139,7 @@ int inject_find_code(struct inject *inject, pid_t pid, const struct maps *maps, 
     close(mem);
     if (!piece)
         return fail(f, ERR_NOMEM, "no memory for %u bytes of code", PIECE_BYTES);
-    if (!is_found(&inject->code))
+    if (!is_enough(&inject->code))
         return fail(f, ERR_REFUSED,
                     "no snapshot is possible: the process has no code that makes a system call and "
                     "returns; --live takes a core without a snapshot");
@@ -188,6 +201,19 @@ static bool is_free_of_tricks(const struct inject *inject, pid_t tid, bool user)
            section == 0;
 }
 
+/* Before Linux 5.1, PTRACE_GETSIGMASK tells the mask of the call, not the one to go back to. */
+static bool is_mask_told(pid_t tid, const struct user_regs_struct *regs)
+{
+    static const uint16_t calls[] = {
+        SYS_rt_sigsuspend,        SYS_pselect6, SYS_ppoll, SYS_epoll_pwait, 333 /* io_pgetevents */,
+        426 /* io_uring_enter */, 441 /* epoll_pwait2 */};
+    uint64_t info[16];
+    bool swaps = false;
+    for (size_t i = 0; i < sizeof calls / sizeof calls[0]; i++)
+        swaps |= regs->orig_rax == calls[i];
+    return !swaps || ptrace(SYSCALL_INFO, tid, sizeof info, info) > 0;
+}
+
 unsigned inject_fitness(struct inject *inject, pid_t tid, const struct user_regs_struct *regs,
                         const char **why)
 {
@@ -207,6 +233,10 @@ unsigned inject_fitness(struct inject *inject, pid_t tid, const struct user_regs
     }
     if (!is_free_of_tricks(inject, tid, stand == STAND_USER)) {
         *why = "its threads are in a restartable sequence, or have their system calls dispatched";
+        return 0;
+    }
+    if (!is_mask_told(tid, regs)) {
+        *why = "the kernel does not tell the signal mask of its threads";
         return 0;
     }
     return stand == STAND_BLOCKED ? 3 : stand == STAND_RESUMES ? 2 : 1;

@@ -148,7 +148,7 @@ static void put_context(struct context *c, const struct user_regs_struct *r)
 static void put_frame(struct frame *frame, const struct signal_frame_code *code)
 {
     memset(frame, 0, sizeof *frame);
-    frame->return_address = code->restorer;
+    frame->return_address = code->restorer ? code->restorer : code->stub;
     frame->flags = UC_SIGCONTEXT_SS_ | UC_STRICT_RESTORE_SS_;
 }
 
@@ -257,6 +257,24 @@ static void put_xstate(uint8_t *at, struct span xstate, const struct xstate_layo
 
 /* ---- both ---- */
 
+/* Without a restorer: two words below the frame make the number of rt_sigreturn(2) for the stub,
+ * whose `syscall` then finds the stack as it would behind a restorer. */
+#define LEAD_BYTES 16
+
+static size_t lead_of(const struct signal_frame_code *code)
+{
+    return code->restorer ? 0 : LEAD_BYTES;
+}
+
+static void put_framed(uint8_t *at, const struct frame *frame, const struct signal_frame_code *code)
+{
+    uint64_t lead[2] = {code->pop, SYS_rt_sigreturn};
+    static_assert(sizeof lead == LEAD_BYTES, "two words");
+    if (lead_of(code))
+        memcpy(at, lead, sizeof lead);
+    memcpy(at + lead_of(code), frame, sizeof *frame);
+}
+
 static uint64_t align_down(uint64_t address, uint64_t to)
 {
     return address & ~(to - 1);
@@ -275,18 +293,19 @@ int signal_frames_build(const struct signal_frame_thread *thread,
         return ERR_UNSUPPORTED;
     /* From the top down: the twin's frame, the FP state, the thread's frame. A function is entered
      * with rsp 8 above a multiple of 16, and so is a handler. */
+    size_t lead = lead_of(code);
     uint64_t top = align_down(thread->regs.rsp - SIGNAL_FRAME_RED_ZONE, 16);
-    uint64_t twin = align_down(top - sizeof frame, 16) - 8;
+    uint64_t twin = align_down(top - sizeof frame, 16) - 8 - lead;
     uint64_t fpstate = align_down(twin - shape.size_bytes, XSTATE_ALIGN);
-    uint64_t own = align_down(fpstate - sizeof frame, 16) - 8;
-    size_t size_bytes = (size_t)(twin + sizeof frame - own);
+    uint64_t own = align_down(fpstate - sizeof frame, 16) - 8 - lead;
+    size_t size_bytes = (size_t)(twin + lead + sizeof frame - own);
     assert(size_bytes <= sizeof out->bytes);
     memset(out->bytes, 0, size_bytes);
     put_thread_frame(&frame, thread, code, fpstate);
-    memcpy(out->bytes, &frame, sizeof frame);
+    put_framed(out->bytes, &frame, code);
     put_xstate(out->bytes + (fpstate - own), thread->xstate, layout, &shape);
     put_twin_frame(&frame, thread, code, twin);
-    memcpy(out->bytes + (twin - own), &frame, sizeof frame);
+    put_framed(out->bytes + (twin - own), &frame, code);
     out->address = own;
     out->size_bytes = size_bytes;
     out->thread_sp = own;

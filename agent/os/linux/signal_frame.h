@@ -43,6 +43,7 @@ struct signal_frame_thread {
 struct signal_frame_code {
     uint64_t stub;     /* `syscall; ret` */
     uint64_t restorer; /* `mov $15,%eax; syscall`: rt_sigreturn(2) */
+    uint64_t pop; /* `pop %rax; ret`, which with the stub does what a restorer does; 0: unused */
 };
 
 /* `size_bytes` of `bytes` belong at `address`, which is below the thread's red zone. */

@@ -215,7 +215,7 @@ int snapshot_tidy(const struct os_process *process, uint64_t born_after_ticks, s
     pid_t twins[TIDY_MAX];
     size_t reaped = 0;
     uint64_t pause_us = 0;
-    struct inject_controls as_shipped = {0, 0, false};
+    struct inject_controls as_shipped = {.die_at = 0};
     size_t count = snapshot_find_twins(process, born_after_ticks, twins, TIDY_MAX);
     if (count == 0)
         return 0;

@@ -24,7 +24,7 @@
 #define TILES_END 11008
 #define RED_ZONE 128
 
-static const struct signal_frame_code code = {0x7f0000001000, 0x7f0000002000};
+static const struct signal_frame_code code = {0x7f0000001000, 0x7f0000002000, 0};
 
 struct world {
     struct signal_frame_thread thread;
@@ -190,6 +190,27 @@ TEST(the_twin_ends)
 static uint64_t fp_of(const struct world *w)
 {
     return (uint64_t)(uintptr_t)context_at(w, w->frames.thread_sp).uc_mcontext.fpregs;
+}
+
+TEST(without_a_restorer_the_number_is_popped)
+{
+    struct world *w = make_world();
+    const struct signal_frame_code bare = {0x7f0000001000, 0, 0x7f0000003000};
+    const uint64_t *sps[] = {&w->frames.thread_sp, &w->frames.twin_sp};
+    set_xstate(w, 0x7, 0x7, AVX_END);
+    REQUIRE(signal_frames_build(&w->thread, &bare, &w->layout, &w->frames) == 0);
+    for (size_t i = 0; i < 2; i++) {
+        uint64_t sp = *sps[i];
+        CHECK_EQ_INT(u64_at(w, sp), bare.pop);
+        CHECK_EQ_INT(u64_at(w, sp + 8), SYS_rt_sigreturn);
+        CHECK_EQ_INT(u64_at(w, sp + 16), bare.stub);
+    }
+    ucontext_t c = context_at(w, w->frames.thread_sp + 16);
+    CHECK_EQ_INT(c.uc_mcontext.gregs[REG_RSP], w->thread.regs.rsp);
+    CHECK_EQ_INT((uint64_t)(uintptr_t)c.uc_mcontext.fpregs % 64, 0);
+    c = context_at(w, w->frames.twin_sp + 16);
+    CHECK_EQ_INT(c.uc_mcontext.gregs[REG_RAX], SYS_exit_group);
+    CHECK(w->frames.address + w->frames.size_bytes <= w->thread.regs.rsp - RED_ZONE);
 }
 
 TEST(fp_state_is_trimmed_to_what_is_in_use)

@@ -55,10 +55,12 @@ static void tidy(const struct victim *v)
     CHECK_EQ_INT(kit_zombies(v), 0);
 }
 
+static bool no_restorer;
+
 static void die_everywhere(const char *mode, const char *thread, bool in_reap, struct tally *tally)
 {
     struct victim v;
-    struct inject_controls none = {0, 0, false}, at_step = {0, 0, false};
+    struct inject_controls none = {.die_at = 0}, at_step = {.no_restorer = no_restorer};
     signal(SIGPIPE, SIG_IGN);
     victim_start(&v, "registers", mode, thread);
     for (uint32_t step = 1; step <= INJECT_STEPS; step++) {
@@ -107,6 +109,16 @@ TEST_LIMIT(our_death_while_reaping_is_healed, 120)
     CHECK_EQ_INT(tally.gone, 0);
 }
 
+TEST_LIMIT(our_death_is_healed_without_a_restorer, 120)
+{
+    struct tally tally = {0, 0, 0, 0};
+    no_restorer = true;
+    die_everywhere("read", NULL, false, &tally);
+    die_everywhere("user", "thread", false, &tally);
+    CHECK_EQ_INT(tally.deaths, 2 * INJECT_STEPS);
+    CHECK_EQ_INT(tally.wrong + tally.interrupted + tally.gone, 0);
+}
+
 /* A call with a timeout that the kernel resumes returns EINTR: once for each death, at most. */
 TEST_LIMIT(a_call_that_is_resumed_may_be_interrupted_by_our_death, 60)
 {
@@ -124,7 +136,7 @@ TEST_LIMIT(control_without_frames_our_death_is_seen, 120)
     for (uint32_t step = 1; step <= INJECT_STEPS; step++) {
         struct victim v;
         struct tally tally = {0, 0, 0, 0};
-        struct inject_controls bare = {step, 0, true}, none = {0, 0, false};
+        struct inject_controls bare = {.die_at = step, .leave_frames = true}, none = {.die_at = 0};
         victim_start(&v, "registers", "read", NULL);
         CHECK(die(&v, bare, none));
         broken += !ask(&v, &tally) || tally.wrong > 0 || tally.interrupted > 0;
