@@ -387,6 +387,41 @@ def a_network_namespace():
 
 
 @case
+def without_privilege_what_is_missing_is_said():
+    if os.geteuid() != 0 or not shutil.which("setpriv"):
+        raise Skip("needs root and setpriv")
+    folder = os.path.join(TMP, "nobody")
+    os.mkdir(folder)
+    os.chmod(TMP, 0o755)
+    os.chmod(folder, 0o777)
+    own = os.path.join(folder, "take")
+    shutil.copy(TAKE, own)
+    drop = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"]
+    inside = start("unshare", "-n", *drop, "/usr/bin/python3", "-c",
+                   "import socket, time; s = socket.socket(); s.bind(('0.0.0.0', 0)); s.listen(3)\n"
+                   "print('ready', flush=True); time.sleep(300)",
+                   stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+    if inside.stdout.readline() != "ready\n":
+        raise Skip("no network namespace can be made here")
+
+    def taken(kind, pid):
+        run = subprocess.run([*drop, own, kind, str(pid), "-o", folder], capture_output=True, text=True, timeout=60)
+        check(run.returncode == 0, run.stdout + run.stderr)
+        with open(os.path.join(folder, kind + ".json")) as file:
+            return json.load(file), json.loads(run.stdout)["missing"]
+    # The namespace may not be entered: the tables of /proc are read instead.
+    parsed, missing = taken("net", inside.pid)
+    check("cannot enter the network namespace" in missing and missing == parsed["missing"], missing)
+    check(parsed["sockets"][0]["state"] == "listening" and "backlog_max" not in parsed["sockets"][0], parsed)
+    # Another user's process: what may be seen is given, the rest is said.
+    other = start("sleep", "300")
+    parsed, missing = taken("triage", other.pid)
+    check("open files: permission denied" in missing and "system calls: permission denied" in missing, missing)
+    check("open_files" not in parsed and parsed["process"]["command"] == "sleep 300", parsed)
+    check("in what could be seen" in parsed["summary"][0], parsed["summary"])
+
+
+@case
 def a_thousand_threads_and_ten_thousand_files():
     victim = start(WAITS, "files", "10000", "1000", stdin=subprocess.PIPE, stdout=subprocess.PIPE)
     victim.stdout.readline()

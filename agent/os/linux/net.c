@@ -177,6 +177,7 @@ static int compare_ones(const void *a, const void *b)
 
 static int judge(struct net *net, const struct net_file *files, size_t count, struct failure *f)
 {
+    size_t unnamed = 0;
     net->ones = calloc(net->sockets.count + 1, sizeof *net->ones);
     if (!net->ones)
         return fail(f, ERR_NOMEM, "out of memory for %zu sockets", net->sockets.count);
@@ -191,10 +192,11 @@ static int judge(struct net *net, const struct net_file *files, size_t count, st
         struct net_one *one = &net->ones[net->count++];
         *one = (struct net_one){.sock = s, .fd = files[i].fd, .fd_count = 1};
         one->trouble = net_trouble(s, one->text, sizeof one->text);
-        (void)holders_want(&net->holders, HELD_SOCKET, s->peer_inode);
-        if (s->state == TCP_LISTEN)
-            (void)holders_want(&net->holders, HELD_SOCKET, s->inode);
+        uint64_t other = s->state == TCP_LISTEN ? s->inode : s->peer_inode;
+        unnamed += holders_want(&net->holders, HELD_SOCKET, other) < 0;
     }
+    if (unnamed > 0)
+        os_result_miss(net->result, "who holds the other ends of %zu sockets", unnamed);
     return 0;
 }
 

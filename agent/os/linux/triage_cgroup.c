@@ -10,6 +10,8 @@
 
 #define GROUP_PATH_SIZE 256
 #define GROUP_KEYS 4
+#define LEVELS_MAX 32
+#define NO_LIMIT_V1 (UINT64_C(1) << 62)
 
 /* A file of a group; of several lines those with one of `keys` are shown, without keys the first.
  */
@@ -109,11 +111,11 @@ static void add_size(char *out, size_t size_bytes)
     triage_add(out, size_bytes, " (%s)", text);
 }
 
-static void add_row(struct triage *t, const struct group_file *file, struct span text)
+static bool add_row(struct triage *t, const struct group_file *file, struct span text)
 {
     struct span line;
     if (t->row_count == TRIAGE_CGROUP_ROWS)
-        return;
+        return false;
     struct triage_row *row = &t->rows[t->row_count++];
     *row = (struct triage_row){.controller = file->controller, .name = file->name};
     for (bool first = true; proc_take_line(&text, &line) == 0;) {
@@ -126,10 +128,49 @@ static void add_row(struct triage *t, const struct group_file *file, struct span
                    (int)(line.size_bytes < 120 ? line.size_bytes : 120), (const char *)line.data);
         first = false;
     }
-    if (!row->text[0]) /* the file has none of what we look for */
+    if (!row->text[0]) { /* the file has none of what we look for */
         t->row_count--;
+        return false;
+    }
     if (proc_starts_with(span_str(file->name), "memory.") && !file->keys[0])
         add_size(row->text, sizeof row->text);
+    return true;
+}
+
+static bool is_limit(const char *name)
+{
+    static const char *const ends[] = {".max", ".high", ".limit_in_bytes", ".cfs_quota_us"};
+    for (size_t i = 0; i < sizeof ends / sizeof ends[0]; i++)
+        if (proc_ends_with(span_str(name), ends[i]))
+            return true;
+    return false;
+}
+
+/* "max", "max 100000", "-1", or v1's largest number of whole pages. */
+static bool is_no_limit(struct span value)
+{
+    uint64_t number;
+    return proc_starts_with(value, "max") || proc_starts_with(value, "-1") ||
+           (text_take_u64(&value, &number) == 0 && number >= NO_LIMIT_V1);
+}
+
+/* The limits of the groups above, which hold for this one too: each that is set. */
+static void add_above(struct triage *t, const struct group_file *file, char *group)
+{
+    char content[PROC_LINE_SIZE];
+    struct span value, line;
+    struct triage_row *row = &t->rows[t->row_count - 1];
+    for (int level = 0; level < LEVELS_MAX && strlen(group) > 1; level++) {
+        char *slash = strrchr(group, '/');
+        if (!slash)
+            return;
+        *slash = '\0';
+        if (read_file(t, file, group, content, sizeof content, &value) < 0 ||
+            proc_take_line(&value, &line) < 0 || is_no_limit(line))
+            continue;
+        triage_add(row->text, sizeof row->text, "; above, in %s: %.*s", group[0] ? group : "/",
+                   (int)(line.size_bytes < 40 ? line.size_bytes : 40), (const char *)line.data);
+    }
 }
 
 void triage_read_cgroup(struct triage *t)
@@ -140,8 +181,9 @@ void triage_read_cgroup(struct triage *t)
         return;
     for (size_t i = 0; i < sizeof files / sizeof files[0]; i++)
         if (find_group(text, files[i].controller, group) &&
-            read_file(t, &files[i], group, content, sizeof content, &value) == 0)
-            add_row(t, &files[i], value);
+            read_file(t, &files[i], group, content, sizeof content, &value) == 0 &&
+            add_row(t, &files[i], value) && is_limit(files[i].name))
+            add_above(t, &files[i], group);
     if (t->row_count == 0)
         os_result_miss(t->result, "control group: none of its files can be read");
 }

@@ -113,6 +113,7 @@ static void read_links(struct triage *t)
     if (dir >= 0)
         close(dir);
     t->fd_total = count;
+    t->fds_known = dir >= 0;
     if (t->fd_count > t->file_count)
         os_result_miss(t->result, "open files: %zu of %zu are only counted",
                        t->fd_count - t->file_count, t->fd_count);

@@ -139,6 +139,8 @@ static void put_file(const struct triage_file *file, struct json_text *j)
 
 static void put_files(const struct triage *t, struct json_text *j)
 {
+    if (!t->fds_known)
+        return;
     json_text_u64(j, "open_files", t->fd_total);
     json_text_object(j, "file_types");
     for (size_t i = 0; i < t->type_count; i++)

@@ -40,7 +40,7 @@ static void find_used(const struct triage *t, size_t i, struct triage_limit *lim
     struct span value;
     uint64_t number;
     if (i == LIMIT_FILES) {
-        limit->has_used = t->fd_total > 0;
+        limit->has_used = t->fds_known;
         limit->used = t->fd_total;
         return;
     }

@@ -35,6 +35,7 @@
 
 struct triage_call {
     enum { CALL_UNKNOWN, CALL_RUNNING, CALL_NONE, CALL_MADE } how;
+    bool narrow; /* of a 32-bit program, which has numbers of its own */
     uint64_t number;
     uint64_t arguments[6];
 };
@@ -227,6 +228,7 @@ struct triage {
     size_t waited_count;
     struct triage_fd *fds;
     size_t fd_count, fd_total;
+    bool fds_known; /* else they may not be seen */
     struct triage_file *files;
     size_t file_count;
     struct triage_type types[TRIAGE_TYPES_MAX];

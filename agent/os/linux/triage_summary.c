@@ -301,5 +301,6 @@ void triage_summarise(struct triage *t)
     say_groups(t);
     say_running(t);
     if (t->summary_count == 0)
-        say(t, "nothing stands out");
+        say(t, "nothing stands out%s",
+            t->result->missing[0] ? " in what could be seen; see what is missing at the end" : "");
 }

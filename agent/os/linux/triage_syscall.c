@@ -161,7 +161,7 @@ static const struct call calls[] = {
 
 static const struct call *find(const struct triage_call *call)
 {
-    if (call->how != CALL_MADE)
+    if (call->how != CALL_MADE || call->narrow)
         return NULL;
     for (size_t i = 0; i < sizeof calls / sizeof calls[0]; i++)
         if (calls[i].number >= 0 && (uint64_t)calls[i].number == call->number)
@@ -474,7 +474,8 @@ int triage_describe_call(const struct triage_call *call, const struct triage_eye
         break;
     }
     if (!found)
-        return text_format(out, size_bytes, "system call %llu", (unsigned long long)call->number);
+        return text_format(out, size_bytes, "system call %llu%s", (unsigned long long)call->number,
+                           call->narrow ? " of a 32-bit program" : "");
     (void)text_format(out, size_bytes, "%s(", found->name);
     put_arguments(&w, found->arguments, call->arguments);
     triage_add(out, size_bytes, ")");

@@ -229,6 +229,10 @@ static void put_file(struct triage *t, const struct triage_file *file)
 
 static void put_files(struct triage *t)
 {
+    if (!t->fds_known) {
+        triage_put(t, "\nopen files: not to be seen\n");
+        return;
+    }
     triage_put(t, "\nopen files (%zu)\n", t->fd_total);
     put_types(t);
     put_socket_states(t);

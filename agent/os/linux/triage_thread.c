@@ -4,6 +4,7 @@
  * and those that do the same as one group. Invariant: threads are kept by rising tid, at most
  * TRIAGE_THREADS_MAX. Called by triage.c.
  */
+#include <elf.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -32,6 +33,16 @@ static void read_wchan(const struct triage *t, struct triage_thread *thread, str
         return;
     if (!span_equal(text, span_str("0")))
         (void)text_copy_span(thread->wchan, sizeof thread->wchan, text);
+}
+
+/* elf(5): the fifth byte tells the class. */
+static bool is_narrow(const struct triage *t)
+{
+    uint8_t head[EI_NIDENT];
+    struct span text;
+    return proc_read_pid(t->root, t->process->pid, "exe", head, sizeof head, &text, NULL) == 0 &&
+           text.size_bytes == sizeof head && memcmp(head, ELFMAG, SELFMAG) == 0 &&
+           head[EI_CLASS] == ELFCLASS32;
 }
 
 static int read_thread(struct triage *t, uint32_t tid, struct triage_thread *thread,
@@ -84,12 +95,14 @@ static void miss(struct triage *t, const char *what, const struct failure *f)
 static void read_all(struct triage *t, const uint32_t *tids, size_t count)
 {
     struct unreadable unreadable = {{0}, {0}};
+    bool narrow = is_narrow(t);
     for (size_t i = 0; i < count; i++) {
         struct triage_thread *thread = &t->threads[t->thread_count];
         if (read_thread(t, tids[i], thread, &unreadable) < 0) {
             t->threads_ended++;
             continue;
         }
+        thread->call.narrow = narrow;
         t->thread_count++;
         note_waited(t, thread);
     }

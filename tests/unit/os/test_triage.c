@@ -150,6 +150,38 @@ TEST(control_groups_of_version_1)
     taken_done(&taken);
 }
 
+TEST(limits_of_groups_above_hold_too)
+{
+    const char *root = tree_make();
+    tree_write(root, "/proc/9/stat", "9 (x) S 1 9 9 0 -1 64 1 0 1 0 1 1 0 0 20 0 1 0 5 4096 7\n");
+    tree_write(root, "/proc/9/cgroup", "0::/pods/one/box\n");
+    tree_write(root, "/sys/fs/cgroup/pods/one/box/memory.max", "max\n");
+    tree_write(root, "/sys/fs/cgroup/pods/one/memory.max", "536870912\n");
+    tree_write(root, "/sys/fs/cgroup/pods/memory.max", "max\n");
+    tree_write(root, "/sys/fs/cgroup/pods/one/box/cpu.stat", "nr_periods 0\nuser_usec 1\n");
+    REQUIRE(triage(root, 9) == 0);
+    CHECK(says("memory.max             max; above, in /pods/one: 536870912\n"));
+    CHECK(!says("above, in /pods:"));
+    taken_done(&taken);
+}
+
+TEST(a_32_bit_program_has_other_numbers)
+{
+    const char *root = tree_make();
+    tree_write(root, "/proc/9/stat", "9 (x) S 1 9 9 0 -1 64 1 0 1 0 1 1 0 0 20 0 1 0 5 4096 7\n");
+    tree_write(root, "/proc/9/task/9/stat",
+               "9 (x) S 1 9 9 0 -1 64 1 0 1 0 1 1 0 0 20 0 1 0 5 4096 7\n");
+    tree_write(root, "/proc/9/task/9/syscall", "3 0x5 0x0 0x0 0x0 0x0 0x0 0x1 0x2\n");
+    tree_write_bytes(root, "/proc/9/exe", "\177ELF\1\1\1\0\0\0\0\0\0\0\0\0", 16);
+    REQUIRE(triage(root, 9) == 0);
+    CHECK(says("system call 3 of a 32-bit program"));
+    taken_done(&taken);
+    tree_write_bytes(root, "/proc/9/exe", "\177ELF\2\1\1\0\0\0\0\0\0\0\0\0", 16);
+    REQUIRE(triage(root, 9) == 0);
+    CHECK(!says("32-bit"));
+    taken_done(&taken);
+}
+
 TEST(a_real_process)
 {
     int ends[2], ready[2];
