@@ -2,8 +2,8 @@
 /*
  * The worker's main function and the table of kinds it can take. What a kind writes goes to the
  * agent in chunks (broker_wire.h), compressed where the table says so. Invariant: nothing is
- * written before the target was let go, so a slow reader never lengthens a pause. Called in a child
- * of the broker.
+ * written before the target was let go, so a slow reader never lengthens a pause (but of a core
+ * with allow_pause, up to the limit). Called in a child of the broker.
  */
 #include "agent/worker.h"
 

@@ -19,6 +19,7 @@
 
 #define PIECE_BYTES (1u << 20)
 #define CHECK_US 50000
+#define SPARE_US 500000 /* to end a twin before the deadline */
 #define NOTES_MAX (64u << 20)
 
 struct writer {
@@ -36,6 +37,18 @@ struct writer {
 
 /* ---- the stream ---- */
 
+/* Before we are killed: a twin that is ended in time leaves nothing behind. */
+static int check_deadline(const struct writer *w, uint64_t now_us, struct failure *f)
+{
+    uint64_t deadline_us = w->dump->take->deadline_mono_us;
+    char size[32];
+    if (deadline_us == 0 || now_us + SPARE_US < deadline_us)
+        return 0;
+    text_put_size(w->offset, size, sizeof size);
+    return fail(f, ERR_TIMEOUT, "no time left after %s of the core: what takes it is too slow",
+                size);
+}
+
 static int flush(struct writer *w, struct failure *f)
 {
     int rc = 0;
@@ -43,6 +56,8 @@ static int flush(struct writer *w, struct failure *f)
         rc = w->dump->out->write(w->dump->out->context, buf_span(&w->buffer), f);
     buf_clear(&w->buffer);
     uint64_t now_us = port_mono_us();
+    if (rc == 0)
+        rc = check_deadline(w, now_us, f);
     if (rc == 0 && w->source->check && now_us >= w->checked_us + CHECK_US) {
         rc = w->source->check(w->source->context, f);
         w->checked_us = now_us;

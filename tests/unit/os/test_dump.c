@@ -12,7 +12,7 @@
 #include <sys/prctl.h>
 #include <sys/procfs.h>
 
-#include "common/text.h"
+#include "common/port.h"
 #include "tests/unit/os/victim.h"
 
 #define PAUSE_MAX_US 2000000 /* machines on which tests run are busy */
@@ -25,6 +25,7 @@ struct file {
     unsigned begun;
     void (*on_first)(const struct file *file); /* called at the first bytes */
     pid_t pid;
+    int signal; /* that all of its threads are stopped by */
 };
 
 static int begin(void *context, const char *ending, struct failure *f)
@@ -156,6 +157,7 @@ static size_t count_threads(const struct file *file, pid_t *first)
             if (count++ == 0)
                 *first = status.pr_pid;
             CHECK(status.pr_reg[16] != 0);
+            CHECK_EQ_INT(status.pr_cursig, file->signal);
         }
         at += (note.n_descsz + 3u) & ~3u;
     }
@@ -483,6 +485,48 @@ TEST(the_reader_may_go_away)
 {
     check_broken_reader(false);
     check_broken_reader(true);
+}
+
+/* At its deadline the worker is killed; before that, it gives up by itself and tidies up. */
+TEST(it_gives_up_before_its_deadline)
+{
+    struct victim v;
+    struct places places;
+    struct os_result result;
+    struct failure f;
+    start_memory(&v, "8", "3", &places);
+    struct file file = {.pid = v.pid, .on_first = wait_too_long};
+    struct os_take take = take_of(&v);
+    take.deadline_mono_us = port_mono_us() + 1500000;
+    CHECK_EQ_INT(capture(os_core_capture, &take, &file, &result, &f), ERR_TIMEOUT);
+    CHECK(strstr(f.text, "no time left after 1.0 MiB") != NULL);
+    check_unharmed(&v);
+    victim_end(&v);
+    file_done(&file);
+}
+
+TEST(a_stopped_process_is_shown_as_stopped)
+{
+    struct victim v;
+    struct places places;
+    struct os_result result;
+    struct failure f;
+    int status, traced;
+    start_memory(&v, "1", "3", &places);
+    kill(v.pid, SIGSTOP);
+    REQUIRE(waitpid(v.pid, &status, WUNTRACED) == v.pid && WIFSTOPPED(status));
+    struct file file = {.pid = v.pid, .signal = SIGSTOP};
+    struct os_take take = take_of(&v);
+    pid_t first = 0;
+    CHECK_EQ_INT(capture(os_mini_capture, &take, &file, &result, &f), 0);
+    CHECK_EQ_INT(count_threads(&file, &first), 4);
+    nap_ms(20);
+    CHECK_EQ_INT(victim_count(&v, 'T', &traced), 4);
+    CHECK_EQ_INT(traced, 0);
+    kill(v.pid, SIGCONT);
+    check_unharmed(&v);
+    victim_end(&v);
+    file_done(&file);
 }
 
 static void kill_it(const struct file *file)
