@@ -94,11 +94,15 @@ static int (*const ORDERS[])(const void *, const void *) = {by_cpu, by_rss, by_r
 
 /* ---- showing ---- */
 
-static int put_json(struct top *t, struct buf *out)
+static int put_json(struct top *t, uint64_t limit, struct buf *out)
 {
+    uint64_t processes = 0;
     int r = 0;
-    for (size_t i = 0; r == 0 && i < t->count; i++)
-        r = render_top_json(out, &t->rows[i]);
+    for (size_t i = 0; r == 0 && i < t->count; i++) {
+        processes += t->rows[i].process[0] || t->rows[i].pid;
+        if (processes <= limit)
+            r = render_top_json(out, &t->rows[i]);
+    }
     return r;
 }
 
@@ -117,8 +121,7 @@ static int put_table(struct top *t, uint64_t limit, struct buf *out)
     }
     int r = render_table_put(&table, t->cli->color, out);
     if (r == 0 && processes > limit)
-        r = buf_printf(out, "... and %llu more processes (--limit)\n",
-                       (unsigned long long)(processes - limit));
+        r = buf_append_str(out, "... and more processes (--limit)\n");
     render_table_done(&table);
     return r;
 }
@@ -133,7 +136,7 @@ static int show_round(struct top *t, struct failure *f)
         qsort(t->rows, t->count, sizeof *t->rows, ORDERS[t->by]);
     int r = is_live ? buf_append_str(&text, "\033[H\033[J") : 0;
     if (r == 0 && t->cli->output == CLI_JSON)
-        r = put_json(t, &text);
+        r = put_json(t, options->limit, &text);
     else if (r == 0)
         r = put_table(t, options->limit, &text);
     r = r < 0 ? fail(f, r, "cannot show the round: %s", err_text(r)) : cli_write(t->cli, &text, f);
@@ -244,7 +247,8 @@ static int follow(struct top *t, struct failure *f)
 int cmd_top(struct cli *cli, struct failure *f)
 {
     const struct cmd_top_options *options = cli->options;
-    trawl_v1_TopRequest request = {.limit = (uint32_t)options->limit};
+    /* One more than is shown: so it is known whether there are more. */
+    trawl_v1_TopRequest request = {.limit = (uint32_t)options->limit + 1};
     struct top t = {.cli = cli, .wanted = options->rounds};
     int r = cli_choose("order", options->by, BY, f);
     if (r == 0)

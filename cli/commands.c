@@ -27,7 +27,7 @@ static const struct conf_row TOP_ROWS[] = {
     {"by", CONF_STRING, TOP(by), 0, 0, "cpu", "ORDER", "cpu, rss, read, write or threads", true},
     {"rounds", CONF_U64, TOP(rounds), 0, 1000000, NULL, "N",
      "end after N rounds (default: follow on a terminal, else 1)", true},
-    {"limit", CONF_U64, TOP(limit), 1, 10000, "20", "N", "processes shown", true},
+    {"limit", CONF_U64, TOP(limit), 1, 9999, "20", "N", "processes shown", true},
 };
 static const struct conf_short TOP_SHORTS[] = {{'n', "rounds"}};
 

@@ -13,4 +13,8 @@ typedef int (*ops_host_fn)(void *context, struct host *host, const trawl_v1_Host
 int ops_each_host(struct call *call, const char *selector, ops_host_fn each, void *context,
                   struct failure *f);
 
+/* Operations.Top (ops_top.c). */
+int top_message(struct call *call, struct span request, struct failure *f);
+void top_ended(struct call *call);
+
 #endif

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Operations on hosts: Hosts, Caps, Top, Label, Revoke. Handler functions for serve.c's tables.
+ * Operations on hosts: Hosts, Caps, Label, Revoke, and the table row of Top (ops_top.c). Handler
+ * functions for serve.c's tables.
  */
 #include "collector/serve.h"
 
@@ -9,7 +10,6 @@
 
 #include "collector/fleet.h"
 #include "collector/ops.h"
-#include "collector/top.h"
 #include "common/log.h"
 #include "common/text.h"
 
@@ -101,85 +101,6 @@ static int hosts_message(struct call *call, struct span request, struct failure 
 static int caps_message(struct call *call, struct span request, struct failure *f)
 {
     return list_hosts(call, request, reply_caps, f);
-}
-
-/* ---- Top ---- */
-
-struct top_call {
-    struct call *call; /* NULL: over */
-    trawl_v1_TopRequest request;
-    uint32_t round;
-    uv_timer_t timer;
-};
-
-static int reply_row(void *context, const trawl_v1_TopRow *row)
-{
-    struct top_call *t = context;
-    trawl_v1_TopRow copy = *row;
-    struct buf wire;
-    copy.round = t->round;
-    buf_init(&wire, 4096);
-    int e = codec_put_top_row(&wire, &copy);
-    if (!e)
-        e = call_reply(t->call, buf_span(&wire));
-    buf_done(&wire);
-    return e;
-}
-
-static int reply_top(void *context, struct host *host, const trawl_v1_Host *view)
-{
-    (void)view;
-    struct top_call *t = context;
-    return top_each(t->call->collector->top, host, reply_row, t);
-}
-
-static void on_top_timer(uv_timer_t *timer)
-{
-    struct top_call *t = timer->data;
-    struct failure f = {0};
-    if (!t->call || t->call->finishing || call_is_full(t->call))
-        return; /* a slow reader gets fewer rounds */
-    t->round++;
-    if (ops_each_host(t->call, t->request.selector, reply_top, t, &f))
-        call_finish(t->call, &f);
-    else if (!t->request.follow)
-        call_finish(t->call, NULL);
-}
-
-static int top_message(struct call *call, struct span request, struct failure *f)
-{
-    struct top_call *t = calloc(1, sizeof(*t));
-    if (!t)
-        return fail(f, ERR_NOMEM, "out of memory");
-    int e = codec_get_top_request(&t->request, request, f);
-    if (e) {
-        free(t);
-        return e;
-    }
-    t->call = call;
-    call->state = t;
-    uv_timer_init(call->collector->loop, &t->timer);
-    t->timer.data = t;
-    if (!call->collector->top_watchers++)
-        fleet_watch(call->collector, true);
-    uv_timer_start(&t->timer, on_top_timer, 0, 1000);
-    return 0;
-}
-
-static void on_top_closed(uv_handle_t *handle)
-{
-    free(handle->data);
-}
-
-static void top_ended(struct call *call)
-{
-    struct top_call *t = call->state;
-    if (!t)
-        return;
-    t->call = NULL;
-    if (!--call->collector->top_watchers)
-        fleet_watch(call->collector, false);
-    uv_close((uv_handle_t *)&t->timer, on_top_closed);
 }
 
 /* ---- changes: answered when stored ---- */

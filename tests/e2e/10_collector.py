@@ -8,7 +8,7 @@ import time
 
 import grpc
 
-from trawltest import (BIN, SOURCE, Collector, FakeAgent, Person, case, check, check_equal, main, pb, wait_for)
+from trawltest import (BIN, SOURCE, Agent, Collector, FakeAgent, Person, case, check, check_equal, main, pb, wait_for)
 
 c = Collector()
 admin, sre, developer = c.person("admin"), c.person("sre"), c.person("developer")
@@ -451,6 +451,29 @@ def a_cancel_that_was_lost_is_sent_again():
     agent.verdict(agent.orders[0], pb.CANCELLED, 2, reason=agent.cancels[1].reason)
     wait_for(lambda: sre.targets(reply.incident)["recan-1"].state == pb.CANCELLED, "cancelled")
     agent.disconnect()
+
+
+@case
+def top_sends_the_greatest_of_what_is_asked():
+    agent = Agent(c, "top-1").wait_online()
+
+    def rows(**more):
+        found = list(developer.many("Top", pb.TopRequest(selector="top-1", **more), pb.TopRow))
+        return [r for r in found if r.pid], [r for r in found if not r.pid]
+    wait_for(lambda: len(rows()[0]) > 3, "processes are sampled")
+    for by, of in (("rss", lambda r: r.memory_bytes), ("threads", lambda r: r.threads), ("", lambda r: r.cpu_permille)):
+        processes, hosts = rows(by=by, limit=3)
+        check_equal((len(processes), len(hosts)), (3, 1), by)
+        check_equal([of(r) for r in processes], sorted((of(r) for r in processes), reverse=True), by)
+    everything = sorted((r.memory_bytes for r in rows()[0]), reverse=True)
+    check(rows(by="rss", limit=1)[0][0].memory_bytes > everything[0] // 2, "the greatest is among them")
+    check_equal(len(rows(by="rss", limit=10000)[0]) > 3, True)
+    code, text = status_of(lambda: rows(by="size"))
+    check(code == grpc.StatusCode.INVALID_ARGUMENT and "cpu, rss, read, write and threads exist" in text, text)
+    shown = developer.trawl_json("top", "top-1", "--by", "rss", "--limit", "2")
+    check_equal(len([r for r in shown if r.get("pid")]), 2, str(shown)[:300])
+    check("... and more processes" in developer.trawl("top", "top-1", "-n", "1", "--limit", "2").stdout, "said")
+    agent.stop()
 
 
 @case
