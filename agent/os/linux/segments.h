@@ -46,7 +46,8 @@ void areas_done(struct areas *areas);
 /* One line of smaps. Unknown keys are skipped. ERR_CORRUPT (a mapping's line that is none, out of
  * order, or a value before the first one), ERR_LIMIT (more than MAPS_MAX), ERR_NOMEM. */
 int areas_feed(struct areas *areas, struct span line);
-/* Reads /proc/PID/smaps: 27 ms a GiB, so only once. ERR_GONE, ERR_DENIED besides. */
+/* Reads /proc/PID/smaps: 27 ms a GiB, during which mmap(2) and its kin wait in the process, so only
+ * once. ERR_GONE, ERR_DENIED besides. */
 int areas_read(struct areas *areas, pid_t pid, struct failure *f);
 /* The mapping that holds `address`, or NULL. */
 const struct area *areas_find(const struct areas *areas, uint64_t address);

@@ -9,6 +9,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 
 #include "agent/os/linux/procfs.h"
 #include "common/text.h"
@@ -127,7 +128,12 @@ int areas_read(struct areas *areas, pid_t pid, struct failure *f)
     struct failure cause = {0, ""};
     snprintf(path, sizeof path, "/proc/%d/smaps", pid);
     areas->count = 0;
+    /* The kernel locks the process's mappings meanwhile: whoever is nice makes mmap(2) there wait
+     * for as long as others keep him from running. */
+    int priority = getpriority(PRIO_PROCESS, 0);
+    setpriority(PRIO_PROCESS, 0, 0);
     int rc = proc_each_line(path, feed_line, areas, &cause);
+    setpriority(PRIO_PROCESS, 0, priority);
     if (rc == 0 && areas->count == 0)
         rc = fail(&cause, ERR_GONE, "process ended");
     if (rc && cause.code == 0)
