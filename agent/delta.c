@@ -9,16 +9,17 @@
 #include <elf.h>
 #include <stdlib.h>
 #include <string.h>
-#include <xxhash.h>
 
 #include "common/patch.h"
 #include "common/port.h"
+#include "common/xxh64.h"
 
 #define LIST_MAGIC "TRWLPGS1"
 #define LIST_HEAD_SIZE 48
 #define LIST_SEGMENT_SIZE 24
 #define HEADERS_MAX (8u << 20) /* of a core: program headers */
 #define RUN_BYTES (256u << 10) /* of changed pages, before they are written */
+#define RUN_MAX (16u << 20)    /* of one record: who applies it does other things in between */
 #define OUT_MAX (RUN_BYTES + 1024)
 #define LIST_PIECE (32u << 10) /* of a page list: handed over at a time */
 
@@ -272,7 +273,7 @@ static int add_to_run(struct delta *d, enum patch_op op, uint64_t base_at, struc
 {
     bool goes_on = d->run_bytes > 0 && d->run_op == op &&
                    (op != PATCH_COPY || d->run_base_at + d->run_bytes == base_at) &&
-                   (op != PATCH_DATA || d->run_bytes + bytes.size_bytes <= RUN_BYTES);
+                   d->run_bytes + bytes.size_bytes <= (op == PATCH_DATA ? RUN_BYTES : RUN_MAX);
     int e = goes_on ? 0 : end_run(d, f);
     if (e)
         return e;
@@ -332,7 +333,7 @@ static int take_page(struct delta *d, struct span page, struct failure *f)
     if (look_for_segments(d, page))
         return fail(f, ERR_NOMEM, "out of memory");
     bool has_address = page.size_bytes == DELTA_PAGE && address_of(d, d->at, &address);
-    uint64_t hash = XXH3_64bits_withSeed(page.data, page.size_bytes, d->seed);
+    uint64_t hash = xxh64(page, d->seed);
     d->at += page.size_bytes;
     if (d->has_base)
         return put_page(d, page, hash, has_address, address, f);

@@ -10,10 +10,9 @@
 
 #include "common/buf.h"
 
-/* Of many pieces, one after the other. No memory of its own. */
+/* Of many pieces, one after the other. No memory of its own; what is in it is the library's. */
 struct xxh64 {
-    uint64_t seed, lanes[4], size_bytes;
-    uint8_t rest[32]; /* size_bytes % 32 of them: no whole stripe yet */
+    uint64_t state[11];
 };
 void xxh64_init(struct xxh64 *x, uint64_t seed);
 void xxh64_add(struct xxh64 *x, struct span bytes);

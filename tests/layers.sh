@@ -87,6 +87,7 @@ function check_library(name) {
     else if (name ~ /^elfutils\// || name ~ /^(libelf|gelf|dwarf|libdw)\.h$/)
         home("elfutils", "^(agent/os/linux/unwind[a-z_]*|collector/symbols[a-z_]*)\\.c$")
     else if (name ~ /^(zstd|zstd_errors|zdict)\.h$/) home("zstd", "^common/zip[a-z_]*\\.c$")
+    else if (name == "xxhash.h") home("xxHash", "^common/xxh64\\.c$")
     else if (name == "ini.h") home("inih", "^common/conf\\.c$")
     else if (name == "microhttpd.h") home("libmicrohttpd", "^collector/http\\.c$")
     else if (name ~ /^curl\//) home("libcurl", "^collector/webhook\\.c$")
@@ -193,6 +194,7 @@ agent/worker.c|home|#include <libelf.h>
 agent/planted.c|home|#include <zstd.h>
 agent/os/linux/profile_write.c|home|#include <zlib.h>
 common/zip.c|home|#include <zlib.h>
+agent/delta.c|home|#include <xxhash.h>
 cli/planted.c|home|#include <ini.h>
 collector/planted.c|home|#include <microhttpd.h>
 collector/planted.c|home|#include <curl/curl.h>
