@@ -148,7 +148,8 @@ def rust():
     if not path:
         return
     process = start_ready(path)
-    evidence = compare("Rust -O", process.pid)
+    compare("Rust -O", process.pid, ("stacks",))
+    evidence = compare("Rust -O", process.pid, ("stacks0",), may_explain=True)
     expect_order("Rust: a trait object under a closure", evidence, "sleep", "area", "middle", "outer")
     stop(process)
 

@@ -399,9 +399,11 @@ int python_open(struct python **out, struct unwind *unwind, pid_t pid, size_t th
     int minor = 0;
     *out = NULL;
     for (size_t i = 0; i < count && !found; i++) {
-        minor = minor_of(modules[i].name);
         uint64_t address, size;
-        if (minor && unwind_symbol(unwind, &modules[i], "_PyRuntime", &address, &size) == 0)
+        minor = minor_of(modules[i].name);
+        /* The program itself may be nothing but a call of its library. */
+        const char *symbol = minor < 7 ? "PyEval_EvalFrameEx" : "_PyRuntime";
+        if (minor && unwind_symbol(unwind, &modules[i], symbol, &address, &size) == 0)
             found = &modules[i];
     }
     if (!found)

@@ -84,6 +84,7 @@ int unwind_open(struct unwind **out, pid_t pid, const struct maps *maps, struct 
     if (!unwind)
         return fail(f, ERR_NOMEM, "no memory to unwind");
     unwind->lines = true;
+    unwind->pid = pid;
     unwind->jit.fd = -1;
     int rc = unwind_files_open(&unwind->files, pid, maps, f);
     if (rc) {

@@ -31,15 +31,16 @@ struct unwind {
     struct unwind_files files;
     struct Dwfl *dwfl;
     struct perf_map jit;
+    pid_t pid;
     bool lines; /* whether debug information is looked at */
     uint64_t lines_us;
 };
 
 /*
- * Where rbp points in a function that begins at `function` and keeps a frame pointer, when the
- * stack pointer is `stack` and rbp is not known; in unwind_guess.c. false: not found.
+ * Where rbp points in the function that has `address` and keeps a frame pointer, when the stack
+ * pointer is `stack` and rbp is not known; in unwind_guess.c. false: not found.
  */
 bool unwind_guess_frame(struct unwind *unwind, const struct unwind_thread *thread, uint64_t stack,
-                        uint64_t function, uint64_t *frame);
+                        uint64_t address, uint64_t *frame);
 
 #endif

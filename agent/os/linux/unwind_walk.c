@@ -279,7 +279,6 @@ static bool find_cfa(struct machine *m, uint64_t *cfa)
 {
     Dwarf_Op *ops;
     size_t count;
-    Dwarf_Addr start, bias;
     uint64_t frame;
     struct walk *w = m->walk;
     if (dwarf_frame_cfa(m->frame, &ops, &count) != 0)
@@ -289,11 +288,8 @@ static bool find_cfa(struct machine *m, uint64_t *cfa)
     /* rbp + 16: the function keeps a frame pointer. */
     bool kept = count == 1 && ops->atom == DW_OP_bregx && ops->number == RBP && ops->number2 == 16;
     kept |= count == 1 && ops->atom == DW_OP_breg6 && ops->number == 16;
-    if (!kept || is_known(&w->now, RBP) || dwarf_frame_info(m->frame, &start, NULL, NULL) < 0)
-        return false;
-    Dwfl_Module *handle = dwfl_addrmodule(w->unwind->dwfl, w->now.value[RIP] - 1);
-    if (!handle || !dwfl_module_eh_cfi(handle, &bias) ||
-        !unwind_guess_frame(w->unwind, w->thread, w->now.value[RSP], start + bias, &frame))
+    if (!kept || is_known(&w->now, RBP) ||
+        !unwind_guess_frame(w->unwind, w->thread, w->now.value[RSP], w->now.value[RIP] - 1, &frame))
         return false;
     set(&w->now, RBP, frame);
     w->guessed = true;
