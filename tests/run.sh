@@ -11,7 +11,7 @@ usage() {
 usage: tests/run.sh [--quick] [--long] [--only STEP]... [--list]
   --quick      layers, style and the unit tests only
   --long       fuzz 50 times as long, and clang-tidy and cppcheck
-  --only STEP  only this step (may be repeated)
+  --only STEP  only this step (may be repeated); "bench" compares captures with gcore, gdb and eu-stack, and is in no other run
   --list       name the steps
 TRAWL_E2E=asan runs all scenarios on the sanitized programs instead of the release; TRAWL_BUILD=DIR builds elsewhere.
 END
@@ -19,13 +19,14 @@ END
 
 cd "$(dirname "$0")/.." || exit 1
 root=$(pwd)
-all="deps layers style lint unit threads fuzz mingw release e2e sanitized"
+all="deps layers style lint unit threads fuzz mingw release e2e sanitized bench"
 steps=${all/ lint/}
+steps=${steps/ bench/}
 only='' long=''
 while [ $# -gt 0 ]; do
     case $1 in
     --quick) only="deps layers style unit" ;;
-    --long) long=1 steps=$all ;;
+    --long) long=1 steps=${all/ bench/} ;;
     --only)
         [ $# -ge 2 ] || { usage >&2; exit 2; }
         only="$only $2"
@@ -251,7 +252,13 @@ step_e2e() {
 # The scenarios in which most happens once more on the sanitized programs, with fewer rounds.
 step_sanitized() {
     build_preset asan || return
-    ROUNDS=10 KILLS=4 scenarios asan asan_ tests/e2e/{10,12,13,41,42,43,44,50}_*.sh
+    ROUNDS=10 KILLS=4 COUNT=30 scenarios asan asan_ tests/e2e/{10,12,13,35,41,42,50}_*.sh
+}
+
+# Figures, not checks: only on a machine that is left alone do they mean anything.
+step_bench() {
+    build_preset release || return
+    BUILD_DIR=$build/release /usr/bin/python3 tests/bench/capture/run.py --quick
 }
 
 for step in ${only:-$steps}; do
