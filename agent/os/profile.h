@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Where a process spends its time: samples of all its threads over take->for_us, without a stop.
- * Worker only. Files: "pb.gz" (pprof), "folded", "svg" (flame graph), and "off.folded", "off.svg"
- * for time off the CPU where the kernel gives it.
+ * Worker only. Files: "pb.gz" (pprof: samples, cpu and off), "folded" (in samples), "svg" (flame
+ * graph), and "off.folded" (in microseconds), "off.svg" for time off the CPU. What would be empty
+ * is left out: see result->missing.
  */
 #ifndef TRAWL_AGENT_OS_PROFILE_H
 #define TRAWL_AGENT_OS_PROFILE_H

@@ -15,6 +15,7 @@
 #include <zlib.h>
 
 #include "agent/os/linux/perf_events.h"
+#include "agent/os/linux/profile_wait.h"
 #include "common/port.h"
 #include "common/text.h"
 #include "tests/unit/os/victim.h"
@@ -409,6 +410,39 @@ TEST_LIMIT(without_perf_events_the_whole_still_adds_up, LIMIT_S)
     victim_start(&v, "busy", "births", "30");
     CHECK(take_until(&v.process, "folded", "[running, ended unseen]", 5) >= 5);
     take_done();
+    victim_end(&v);
+}
+
+/* After the first look at everyone, which is owed, looking costs what it may and no more. */
+TEST_LIMIT(looking_from_outside_keeps_to_its_budget, LIMIT_S)
+{
+    struct victim v;
+    struct profile_set set;
+    struct profile_code code;
+    struct profile_wait wait;
+    victim_start(&v, "threads", "400", NULL);
+    profile_set_init(&set);
+    REQUIRE(profile_code_open(&code, &set, v.pid, NULL) == 0);
+    REQUIRE(profile_wait_open(&wait, &set, &code, v.pid, true, NULL) == 0);
+    uint64_t began = port_mono_us(), owed = 0, looks = 0;
+    while (port_mono_us() - began < 4 * (uint64_t)FOR_US) {
+        REQUIRE(profile_wait_tick(&wait) == 0);
+        if (wait.passes == 1 && owed == 0) {
+            owed = wait.spent_ns;
+            looks = wait.looks;
+        }
+        nap_ms(1);
+    }
+    uint64_t may = (port_mono_us() - began) * PROFILE_WAIT_PERMILLE + 7000000;
+    printf("%llu us for %llu looks, then %llu us for %llu\n", (unsigned long long)owed / 1000,
+           (unsigned long long)looks, (unsigned long long)(wait.spent_ns - owed) / 1000,
+           (unsigned long long)(wait.looks - looks));
+    CHECK(owed > 0 && looks >= 400);
+    CHECK(wait.spent_ns <= (may > owed ? may : owed) + 2000000);
+    CHECK(wait.looks > looks);
+    profile_wait_close(&wait);
+    profile_code_close(&code);
+    profile_set_done(&set);
     victim_end(&v);
 }
 
