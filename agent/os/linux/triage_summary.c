@@ -29,25 +29,28 @@ static void say(struct triage *t, const char *format, ...)
 
 /* ---- deadlocks ---- */
 
+/* "thread 1 'a' waits for a lock held by thread 2 'b', which waits for ... thread 1 again" */
 static void say_cycle(struct triage *t, const size_t *members, size_t count)
 {
     char text[TRIAGE_SUMMARY_SIZE];
     size_t shown = count < CYCLE_MEMBERS ? count : CYCLE_MEMBERS;
+    const struct triage_thread *first = &t->threads[members[0]];
     const char *hedge = "";
-    (void)text_copy(text, sizeof text, "DEADLOCK: ");
+    (void)text_format(text, sizeof text, "DEADLOCK: thread %u '%s'", first->tid, first->name);
     for (size_t i = 0; i < shown; i++) {
         const struct triage_thread *thread = &t->threads[members[i]];
         bool end = thread->wait.kind == WAIT_THREAD_END;
-        triage_add(text, sizeof text, "thread %u '%s' waits for %s ", thread->tid, thread->name,
+        triage_add(text, sizeof text, "%s waits for %s ", i ? ", which" : "",
                    end ? "the end of" : "a lock held by");
-        if (i + 1 < count)
-            triage_add(text, sizeof text, i + 1 < shown ? "%s" : "%s%zu more threads, and so on",
-                       i + 1 < shown ? "" : "one of ", count - shown);
+        if (i + 1 < shown)
+            triage_add(text, sizeof text, "thread %u '%s'", t->threads[members[i + 1]].tid,
+                       t->threads[members[i + 1]].name);
         if (thread->wait.futex == FUTEX_MUTEX || thread->wait.futex == FUTEX_RWLOCK)
             hedge = triage_hedge(thread->wait.futex);
     }
-    if (shown == count)
-        triage_add(text, sizeof text, "thread %u again", t->threads[members[0]].tid);
+    if (shown < count)
+        triage_add(text, sizeof text, "one of %zu more, and so on, to", count - shown);
+    triage_add(text, sizeof text, "%sthread %u again", shown < count ? " " : "", first->tid);
     say(t, "%s%s", text, hedge);
 }
 
