@@ -15,6 +15,7 @@
 #include "agent/os/process.h"
 #include "agent/os/take.h"
 #include "common/err.h"
+#include "common/patch.h"
 
 #define BROKER_MAGIC 0x54524B31u
 #define BROKER_PROCESSES_MAX 16
@@ -92,8 +93,8 @@ struct broker_chunk {
 };
 
 #define BROKER_ZSTD "zstd"
-#define BROKER_ZSTD_DELTA "zstd-delta" /* a patch (common/patch.h) against the base */
-#define BROKER_PAGES "pages"           /* not evidence: the page list of the core before it */
+#define BROKER_ZSTD_DELTA PATCH_ENCODING /* against the base */
+#define BROKER_PAGES "pages"             /* not evidence: the page list of the core before it */
 
 struct broker_file {
     char ending[16];   /* "txt" */

@@ -9,7 +9,9 @@
 
 #include <string.h>
 
+#include "cli/bases.h"
 #include "cli/bundle.h"
+#include "cli/file.h"
 #include "cli/incident_call.h"
 #include "cli/jsonl.h"
 #include "cli/render_incident.h"
@@ -44,7 +46,9 @@ struct fetch {
     struct cli *cli;
     struct bundle bundle;
     char directory[CONTEXT_PATH_SIZE]; /* DIR/INC-... */
-    size_t next;                       /* artifact to look at */
+    struct bases bases;                /* cores that others are told from: fetched first */
+    size_t next_base, next;            /* to look at */
+    size_t next_told;                  /* then the artifacts that waited for their bases */
     struct slot slots[PARALLEL];
     uint64_t all_bytes, done_bytes;
     uint64_t all_files, done_files, present_files;
@@ -64,7 +68,7 @@ static void end_slot(struct slot *s, enum bundle_state state, const struct failu
     a->state = state;
     if (why)
         a->why = *why;
-    if (state != BUNDLE_FAILED) {
+    if (state != BUNDLE_FAILED && !bases_has(&f->bases, a)) {
         f->done_files++;
         f->done_bytes += a->record.size_bytes;
         f->present_files += state == BUNDLE_PRESENT;
@@ -173,7 +177,9 @@ static int ask(struct slot *s, struct failure *why)
     trawl_v1_FetchRequest request = {.artifact = s->artifact->record.no,
                                      .from_piece = s->transfer.next_piece};
     struct buf wire;
-    text_copy(request.incident, sizeof request.incident, s->fetch->bundle.incident.id);
+    text_copy(request.incident, sizeof request.incident,
+              bases_has(&s->fetch->bases, s->artifact) ? s->artifact->record.incident
+                                                       : s->fetch->bundle.incident.id);
     text_copy(request.host, sizeof request.host, s->artifact->record.host);
     buf_init(&wire, REQUEST_LIMIT);
     int r = codec_put_fetch_request(&wire, &request);
@@ -182,6 +188,25 @@ static int ask(struct slot *s, struct failure *why)
                          &events, s, &s->call, why);
     buf_done(&wire);
     return r;
+}
+
+static int path_of(const struct fetch *f, const struct bundle_artifact *a,
+                   char out[TRANSFER_PATH_SIZE], struct failure *why)
+{
+    if (text_format(out, TRANSFER_PATH_SIZE, "%s/%s/%s", f->directory, a->record.host, a->file) < 0)
+        return fail(why, ERR_INVALID, "path too long: '%.100s...'", f->directory);
+    return 0;
+}
+
+/* The file that it is told from is there already. */
+static int name_base(struct slot *s, struct failure *why)
+{
+    const struct fetch *f = s->fetch;
+    const trawl_v1_Artifact *record = &s->artifact->record;
+    if (!bases_is_needed(record))
+        return 0;
+    const struct bundle_artifact *base = bases_of(&f->bases, &f->bundle, record);
+    return base ? path_of(f, base, s->transfer.base_path, why) : 0;
 }
 
 static int open_transfer(struct slot *s, bool *present, struct failure *why)
@@ -193,12 +218,11 @@ static int open_transfer(struct slot *s, bool *present, struct failure *why)
         r = port_make_dirs(path, why);
     else
         return fail(why, ERR_INVALID, "path too long: '%.100s...'", s->fetch->directory);
-    if (r < 0)
-        return r;
-    if (text_format(path, sizeof path, "%s/%s/%s", s->fetch->directory, a->record.host, a->file) <
-        0)
-        return fail(why, ERR_INVALID, "path too long: '%.100s...'", s->fetch->directory);
-    return transfer_open(&s->transfer, path, &a->record, present, why);
+    if (r == 0)
+        r = path_of(s->fetch, a, path, why);
+    if (r == 0)
+        r = transfer_open(&s->transfer, path, &a->record, present, why);
+    return r ? r : name_base(s, why);
 }
 
 static void begin(struct slot *s)
@@ -224,14 +248,51 @@ static void begin(struct slot *s)
 
 /* ---- all of them ---- */
 
-static struct bundle_artifact *next_artifact(struct fetch *f)
+static struct bundle_artifact *next_wanted(struct bundle_artifact *list, size_t count, size_t *next)
 {
-    while (f->next < f->bundle.artifact_count && !f->fatal.code) {
-        struct bundle_artifact *a = &f->bundle.artifacts[f->next++];
+    while (*next < count) {
+        struct bundle_artifact *a = &list[(*next)++];
         if (a->state == BUNDLE_WANTED)
             return a;
     }
     return NULL;
+}
+
+/* Of those that are told from others: the next whose base is there. One whose base cannot be had
+ * fails with its reason; NULL: none, or not yet. */
+static struct bundle_artifact *next_told(struct fetch *f)
+{
+    struct bundle *b = &f->bundle;
+    for (; f->next_told < b->artifact_count; f->next_told++) {
+        struct bundle_artifact *a = &b->artifacts[f->next_told];
+        if (a->state != BUNDLE_WANTED || !bases_is_needed(&a->record))
+            continue;
+        const struct bundle_artifact *base = bases_of(&f->bases, b, &a->record);
+        if (base && base->state == BUNDLE_WANTED)
+            return NULL;
+        if (base && base->state != BUNDLE_FAILED) {
+            f->next_told++;
+            return a;
+        }
+        a->state = BUNDLE_FAILED;
+        if (base)
+            a->why = base->why;
+    }
+    return NULL;
+}
+
+static struct bundle_artifact *next_artifact(struct fetch *f)
+{
+    struct bundle *b = &f->bundle;
+    if (f->fatal.code)
+        return NULL;
+    struct bundle_artifact *a = next_wanted(f->bases.list, f->bases.count, &f->next_base);
+    while (!a && f->next < b->artifact_count) {
+        a = next_wanted(b->artifacts, b->artifact_count, &f->next);
+        if (a && bases_is_needed(&a->record))
+            a = NULL; /* its turn comes */
+    }
+    return a ? a : next_told(f);
 }
 
 static bool is_busy(const struct fetch *f)
@@ -313,6 +374,21 @@ static void run(struct fetch *f)
     cli_progress_clear(f->cli);
 }
 
+/* What is told from them is whole now. When something failed they stay, for another time. */
+static void remove_bases(const struct fetch *f)
+{
+    char path[TRANSFER_PATH_SIZE], stamp[TRANSFER_PATH_SIZE + 16];
+    if (f->done_files < f->all_files)
+        return;
+    for (size_t i = 0; i < f->bases.count; i++) {
+        if (path_of(f, &f->bases.list[i], path, NULL))
+            continue;
+        file_remove(path);
+        if (text_format(stamp, sizeof stamp, "%s.unpacked", path) == 0)
+            file_remove(stamp);
+    }
+}
+
 /* ---- the bundle's own files ---- */
 
 static int write_file(struct fetch *f, const char *name, struct span text, struct failure *why)
@@ -332,6 +408,21 @@ static int write_manifest(struct fetch *f, struct failure *why)
               : write_file(f, "manifest.json", buf_span(&text), why);
     buf_done(&text);
     return r;
+}
+
+/* What is there already needs no base. */
+static void look_for_told(struct fetch *f)
+{
+    char path[TRANSFER_PATH_SIZE];
+    for (size_t i = 0; i < f->bundle.artifact_count; i++) {
+        struct bundle_artifact *a = &f->bundle.artifacts[i];
+        if (a->state != BUNDLE_WANTED || !bases_is_needed(&a->record) ||
+            path_of(f, a, path, NULL) || !transfer_is_present(path, &a->record, &a->plain_bytes))
+            continue;
+        a->state = BUNDLE_PRESENT;
+        f->done_files++;
+        f->present_files++;
+    }
 }
 
 static int on_part(void *owner, struct span message, struct failure *f)
@@ -357,6 +448,10 @@ static int prepare(struct fetch *f, struct failure *why)
         r = write_file(f, "report.txt", buf_span(&f->bundle.report), why);
     if (r == 0)
         r = write_manifest(f, why);
+    if (r == 0) {
+        look_for_told(f);
+        r = bases_find(&f->bases, f->cli, &f->bundle, why);
+    }
     for (size_t i = 0; r == 0 && i < f->bundle.artifact_count; i++) {
         const struct bundle_artifact *a = &f->bundle.artifacts[i];
         f->all_files += a->state != BUNDLE_UNASKED;
@@ -466,6 +561,7 @@ int cmd_fetch(struct cli *cli, struct failure *f)
     int r = prepare(&fetch, f);
     if (r == 0) {
         run(&fetch);
+        remove_bases(&fetch);
         r = write_manifest(&fetch, f);
     }
     if (r == 0)
@@ -474,6 +570,7 @@ int cmd_fetch(struct cli *cli, struct failure *f)
         r = fail(f, fetch.fatal.code, "%s", fetch.fatal.text);
     if (r == 0)
         r = exit_code(&fetch);
+    bases_done(&fetch.bases);
     bundle_done(&fetch.bundle);
     return r;
 }

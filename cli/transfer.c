@@ -125,7 +125,27 @@ static int open_part(struct transfer *t, struct failure *f)
 void transfer_init(struct transfer *t)
 {
     *t = (struct transfer){.file = -1, .max_bytes = TRANSFER_MAX_DEFAULT};
-    t->unpack.in = t->unpack.out = -1;
+    unpack_init(&t->unpack);
+}
+
+static int set_paths(struct transfer *t, const char *path, struct failure *f)
+{
+    if (text_copy(t->path, sizeof t->path, path) < 0 ||
+        text_format(t->part_path, sizeof t->part_path, "%s.part", path) < 0 ||
+        text_format(t->plain_path, sizeof t->plain_path, "%s.unpack.part", path) < 0 ||
+        text_format(t->stamp_path, sizeof t->stamp_path, "%s.unpacked", path) < 0)
+        return fail(f, ERR_INVALID, "path too long: '%.100s...'", path);
+    return 0;
+}
+
+bool transfer_is_present(const char *path, const trawl_v1_Artifact *artifact, uint64_t *plain_bytes)
+{
+    static struct transfer t; /* large, and only looked with */
+    transfer_init(&t);
+    t.artifact = artifact;
+    bool there = set_paths(&t, path, NULL) == 0 && is_present(&t);
+    *plain_bytes = t.plain_bytes;
+    return there;
 }
 
 int transfer_open(struct transfer *t, const char *path, const trawl_v1_Artifact *artifact,
@@ -133,12 +153,11 @@ int transfer_open(struct transfer *t, const char *path, const trawl_v1_Artifact 
 {
     transfer_init(t);
     t->artifact = artifact;
-    if (text_copy(t->path, sizeof t->path, path) < 0 ||
-        text_format(t->part_path, sizeof t->part_path, "%s.part", path) < 0 ||
-        text_format(t->plain_path, sizeof t->plain_path, "%s.unpack.part", path) < 0 ||
-        text_format(t->stamp_path, sizeof t->stamp_path, "%s.unpacked", path) < 0)
-        return fail(f, ERR_INVALID, "path too long: '%.100s...'", path);
-    if (is_packed(artifact) && strcmp(artifact->encoding, "zstd") != 0)
+    int r = set_paths(t, path, f);
+    if (r < 0)
+        return r;
+    if (is_packed(artifact) && strcmp(artifact->encoding, "zstd") != 0 &&
+        strcmp(artifact->encoding, PATCH_ENCODING) != 0)
         return fail(f, ERR_VERSION,
                     "'%s' is stored as '%s', which this version cannot unpack: use a newer one",
                     artifact->file, artifact->encoding);
@@ -148,7 +167,7 @@ int transfer_open(struct transfer *t, const char *path, const trawl_v1_Artifact 
     t->hash = pki_sha256_open();
     if (!t->hash)
         return fail(f, ERR_NOMEM, "out of memory");
-    int r = open_part(t, f);
+    r = open_part(t, f);
     if (r < 0)
         transfer_close(t);
     return r;
@@ -194,8 +213,12 @@ static int start_unpacking(struct transfer *t, struct failure *f)
 {
     struct unpack_settings settings = {.packed = t->part_path,
                                        .plain = t->plain_path,
+                                       .base = t->base_path[0] ? t->base_path : NULL,
                                        .expected_bytes = t->artifact->plain_bytes,
                                        .limit_bytes = t->max_bytes};
+    if (strcmp(t->artifact->encoding, PATCH_ENCODING) == 0 && !settings.base)
+        return fail(f, ERR_NOTFOUND, "'%s' is told from another core, which is not there",
+                    t->artifact->file);
     int r = unpack_open(&t->unpack, &settings, f);
     return r < 0 ? r : 1;
 }

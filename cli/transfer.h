@@ -29,6 +29,7 @@ struct transfer {
     bool resumed;        /* began with pieces of an earlier time */
     bool ended;          /* the last piece has come */
     uint64_t max_bytes;  /* an unpacked file may have; changed between open and finish */
+    char base_path[TRANSFER_PATH_SIZE]; /* of the file that it is told from; the same */
     struct unpack unpack;
     uint64_t plain_bytes; /* of the unpacked file; 0 when it was not packed */
 };
@@ -42,6 +43,9 @@ void transfer_init(struct transfer *t);
  */
 int transfer_open(struct transfer *t, const char *path, const trawl_v1_Artifact *artifact,
                   bool *present, struct failure *f);
+/* Whether the unpacked file is there and right, without opening anything to go on with. */
+bool transfer_is_present(const char *path, const trawl_v1_Artifact *artifact,
+                         uint64_t *plain_bytes);
 /* ERR_PROTOCOL (not the piece that was asked for, wrong size), ERR_FULL, ERR_IO. */
 int transfer_piece(struct transfer *t, trawl_v1_Piece *piece, struct failure *f);
 /* Checks. 0: the file has its name; 1: it is packed, go on with transfer_unpack(). ERR_CORRUPT: it

@@ -71,6 +71,55 @@ static int on_plain(void *context, struct span bytes)
     return r;
 }
 
+/* ---- differences from another file ---- */
+
+static int on_copy(void *context, uint64_t at, uint64_t base_at, uint64_t count_bytes,
+                   struct failure *f)
+{
+    static uint8_t room[READ_SIZE];
+    struct unpack *u = context;
+    (void)at;
+    while (count_bytes > 0) {
+        size_t some = count_bytes < sizeof room ? (size_t)count_bytes : sizeof room;
+        int n = file_read(u->base, room, some, base_at);
+        if (n <= 0)
+            return fail(f, ERR_IO, "cannot read the core that '%.200s' is told from", u->plain);
+        int r = on_plain(u, span_of(room, (size_t)n));
+        if (r < 0)
+            return r;
+        base_at += (uint64_t)n;
+        count_bytes -= (uint64_t)n;
+    }
+    return 0;
+}
+
+static int on_data(void *context, uint64_t at, struct span bytes, struct failure *f)
+{
+    (void)at;
+    (void)f;
+    return on_plain(context, bytes);
+}
+
+static int on_zero(void *context, uint64_t at, uint64_t count_bytes, struct failure *f)
+{
+    static const uint8_t zeros[READ_SIZE];
+    int r = 0;
+    (void)at;
+    (void)f;
+    while (r == 0 && count_bytes > 0) {
+        size_t some = count_bytes < sizeof zeros ? (size_t)count_bytes : sizeof zeros;
+        r = on_plain(context, span_of(zeros, some));
+        count_bytes -= some;
+    }
+    return r;
+}
+
+static int on_patch(void *context, struct span bytes)
+{
+    struct unpack *u = context;
+    return patch_feed(&u->patch, bytes, &u->why);
+}
+
 /* ---- life ---- */
 
 static void close_files(struct unpack *u)
@@ -79,12 +128,40 @@ static void close_files(struct unpack *u)
         file_close(u->in);
     if (u->out >= 0)
         file_close(u->out);
-    u->in = u->out = -1;
+    if (u->base >= 0)
+        file_close(u->base);
+    u->in = u->out = u->base = -1;
+}
+
+void unpack_init(struct unpack *u)
+{
+    *u = (struct unpack){.in = -1, .out = -1, .base = -1};
+}
+
+static int open_base(struct unpack *u, const char *path, uint64_t limit_bytes, struct failure *f)
+{
+    struct patch_target target = {on_copy, on_data, on_zero, u};
+    u->base = file_open_read(path);
+    int64_t size = u->base < 0 ? u->base : file_size(u->base);
+    if (size < 0)
+        return file_fail(f, (int)size, "read", path);
+    u->is_patch = true;
+    patch_init(&u->patch, &target, (uint64_t)size, limit_bytes);
+    return 0;
+}
+
+static int open_files(struct unpack *u, struct failure *f)
+{
+    u->in = file_open_read(u->packed);
+    if (u->in < 0)
+        return file_fail(f, u->in, "read", u->packed);
+    u->out = file_open_new(u->plain);
+    return u->out < 0 ? file_fail(f, u->out, "write", u->plain) : 0;
 }
 
 int unpack_open(struct unpack *u, const struct unpack_settings *settings, struct failure *f)
 {
-    *u = (struct unpack){.in = -1, .out = -1};
+    unpack_init(u);
     text_copy(u->packed, sizeof u->packed, settings->packed);
     text_copy(u->plain, sizeof u->plain, settings->plain);
     u->expected_bytes = settings->expected_bytes;
@@ -95,21 +172,21 @@ int unpack_open(struct unpack *u, const struct unpack_settings *settings, struct
         return fail(f, ERR_LIMIT, "'%.200s' would have %s unpacked: allow it with --max-size",
                     u->plain, size);
     }
-    u->in = file_open_read(u->packed);
-    if (u->in < 0)
-        return file_fail(f, u->in, "read", u->packed);
-    u->out = file_open_new(u->plain);
-    if (u->out < 0) {
-        int status = u->out;
-        close_files(u);
-        return file_fail(f, status, "write", u->plain);
-    }
     uint64_t limit = u->expected_bytes ? u->expected_bytes : u->limit_bytes;
-    xxh64_init(&u->sum, 0);
-    if (zip_unstream_open(&u->zip, limit, on_plain, u) == 0)
-        return 0;
-    unpack_close(u);
-    return fail(f, ERR_NOMEM, "out of memory");
+    int r = settings->base ? open_base(u, settings->base, limit, f) : 0;
+    if (r == 0)
+        r = open_files(u, f);
+    if (r == 0) {
+        xxh64_init(&u->sum, 0);
+        /* Differences may be a little longer than the file, when all of it differs. */
+        r = u->is_patch ? zip_unstream_open(&u->zip, 2 * limit, on_patch, u)
+                        : zip_unstream_open(&u->zip, limit, on_plain, u);
+        if (r)
+            r = fail(f, ERR_NOMEM, "out of memory");
+    }
+    if (r)
+        unpack_close(u);
+    return r;
 }
 
 static int fail_stream(struct unpack *u, int code, struct failure *f)
@@ -134,6 +211,8 @@ static int fail_stream(struct unpack *u, int code, struct failure *f)
 static int finish(struct unpack *u, struct failure *f)
 {
     bool wrong_size = u->expected_bytes && u->plain_bytes != u->expected_bytes;
+    if (u->is_patch && patch_end(&u->patch, &u->why))
+        return fail_stream(u, ERR_CORRUPT, f);
     if (zip_unstream_end(u->zip) < 0 || wrong_size)
         return fail_stream(u, ERR_CORRUPT, f);
     int r = file_truncate(u->out, u->plain_bytes); /* it may end in a hole */

@@ -14,6 +14,7 @@
 
 #include "common/buf.h"
 
+#define PATCH_ENCODING "zstd-delta" /* how an artifact says that it is one, packed */
 #define PATCH_MAGIC "TRWLPAT1"
 #define PATCH_HEAD_SIZE 16
 #define PATCH_RECORD_SIZE 20
