@@ -135,7 +135,7 @@ static int make_with(struct snapshot *snapshot, struct stop *stop, struct stop_t
     struct inject *inject = snapshot->work;
     struct inject_call call = {SYS_clone, {CLONE_FILES | CLONE_FS, 0, 0, 0, 0, 0}, true};
     int rc = inject_call(inject, thread->tid, &call, stop_until_us(stop), f);
-    snapshot->pid = inject->child;
+    snapshot->pid = stop->child = inject->child;
     snapshot->begun |= inject->begun;
     if (rc && inject->begun)
         thread->state = STOP_MISSED; /* let go as soon as it stops; it heals itself */
@@ -208,6 +208,14 @@ static bool has_ended(pid_t pid)
     struct proc_stat stat;
     return proc_read_pid("", (uint32_t)pid, "stat", data, sizeof data, &text, NULL) != 0 ||
            proc_parse_stat(text, &stat) != 0 || proc_has_ended(&stat);
+}
+
+bool snapshot_is_orphan(const struct snapshot *snapshot)
+{
+    struct os_process now;
+    return has_ended((pid_t)snapshot->process.pid) ||
+           os_process_get("", snapshot->process.pid, &now, NULL) != 0 ||
+           now.start_ticks != snapshot->process.start_ticks;
 }
 
 /* As its tracer we are told first; only then is it a zombie of the process. Who was its tracer may

@@ -33,7 +33,8 @@ struct snapshot {
     pid_t pid;       /* of the twin; 0: none */
     pid_t inner_pid; /* as the process sees it (its own pid namespace) */
     /* Set by snapshot_open(). */
-    int mem_fd; /* /proc/TWIN/mem; -1: none */
+    int mem_fd; /* /proc/TWIN/mem; -1: none. Nothing can be read any more when the twin was killed
+                 */
     /* Of the two calls; set by tests after snapshot_prepare(). */
     struct inject_controls clone_controls, reap_controls;
     /* private */
@@ -66,6 +67,11 @@ int snapshot_prepare(struct snapshot *snapshot, const struct stop *stop, const s
  * then as it was before.
  */
 int snapshot_make(struct snapshot *snapshot, struct stop *stop, struct failure *f);
+/*
+ * Whether the process has ended meanwhile. Its twin can still be read, but what waits for the end
+ * of everything in its control group or pid namespace (a service that is restarted) waits for it.
+ */
+bool snapshot_is_orphan(const struct snapshot *snapshot);
 /*
  * First in a stop_after_fn: takes the twin into care and opens its memory. The twin's pid may be
  * used to read /proc/TWIN/pagemap and the like until snapshot_end().

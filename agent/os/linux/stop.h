@@ -69,6 +69,9 @@ struct stop {
     size_t overflow; /* threads for which there was no room: missed */
     uint32_t signals_passed, calls_restarted, born;
     uint64_t pause_us; /* first interrupt to last release; 0: never interrupted */
+    /* Made by `held` (a snapshot), 0: nothing. While stop_after_fn runs it is reaped as soon as it
+     * ends: the end of its pid namespace would wait for that. */
+    _Atomic pid_t child;
     /* private */
     int pid_fd;
     pid_t tracer;

@@ -13,6 +13,7 @@
 #include <sys/ptrace.h>
 #include <sys/resource.h>
 #include <sys/syscall.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include "agent/os/linux/stop_private.h"
@@ -32,7 +33,7 @@ struct stop_job {
     int rc;
 };
 
-/* ---- threads that are late ---- */
+/* ---- while stop_after_fn runs ---- */
 
 /*
  * A thread that slept uninterruptibly when the others were let go stops when it wakes, and would
@@ -41,6 +42,20 @@ struct stop_job {
  */
 static struct stop *_Atomic tended;
 
+/* A wait for an end takes stops of a tracee too: so it is only looked at first. */
+static void look_after(struct stop *stop)
+{
+    siginfo_t info;
+    pid_t child = stop->child;
+    if (!stop->controls.leave_late)
+        stop_release_late_all(stop);
+    info.si_pid = 0;
+    if (child && waitid(P_PID, (id_t)child, &info, WEXITED | WNOHANG | WNOWAIT | __WALL) == 0 &&
+        info.si_pid == child && info.si_code != CLD_TRAPPED && info.si_code != CLD_STOPPED &&
+        waitid(P_PID, (id_t)child, &info, WEXITED | WNOHANG | __WALL) == 0)
+        stop->child = 0;
+}
+
 static void on_news(int number)
 {
     int error = errno;
@@ -48,17 +63,8 @@ static void on_news(int number)
     if (stop && syscall(SYS_gettid) != stop->tracer)
         syscall(SYS_tgkill, getpid(), stop->tracer, number);
     else if (stop)
-        stop_release_late_all(stop);
+        look_after(stop);
     errno = error;
-}
-
-static bool has_late(const struct stop *stop)
-{
-    for (size_t i = 0; i < stop->count; i++) {
-        if (stop->threads[i].state == STOP_MISSED || stop->threads[i].state == STOP_FOREIGN)
-            return true;
-    }
-    return false;
 }
 
 static void tend(struct stop *stop, bool on)
@@ -80,16 +86,13 @@ static void tend(struct stop *stop, bool on)
 static int run_after(struct stop_job *job)
 {
     struct stop *stop = job->stop;
-    bool late = has_late(stop) && !stop->controls.leave_late;
     if (job->locked)
         munlockall();
     job->locked = false;
     setpriority(PRIO_PROCESS, (id_t)stop->tracer, job->priority);
-    if (late)
-        tend(stop, true);
+    tend(stop, true);
     int rc = job->after(job->context, stop, job->f);
-    if (late)
-        tend(stop, false);
+    tend(stop, false);
     return rc;
 }
 

@@ -465,8 +465,11 @@ TEST(a_snapshot_that_takes_too_long_is_given_up)
 
 static void kill_process(struct kit *kit)
 {
+    CHECK(!snapshot_is_orphan(&kit->snapshot));
     kill((pid_t)kit->stop.process.pid, SIGKILL);
-    nap_ms(5);
+    for (int i = 0; i < 2000 && !snapshot_is_orphan(&kit->snapshot); i++)
+        nap_ms(1);
+    CHECK(snapshot_is_orphan(&kit->snapshot));
 }
 
 /* The twin can still be read; its zombie is another's then. */
@@ -479,6 +482,29 @@ TEST(the_process_may_die_meanwhile)
         CHECK_EQ_INT(kit_take(&kit, &v.process), 0);
         victim_end(&v);
     }
+}
+
+/* The end of a pid namespace waits until all in it are reaped: not for the end of a capture. */
+static void kill_namespace(struct kit *kit)
+{
+    pid_t pid = (pid_t)kit->stop.process.pid;
+    kill(pid, SIGKILL);
+    for (int i = 0; i < 5000 && kill(pid, 0) == 0; i++)
+        nap_ms(1);
+    CHECK(kill(pid, 0) != 0);
+}
+
+TEST(the_namespace_may_end_meanwhile)
+{
+    struct victim v;
+    struct kit kit = {.look = kill_namespace};
+    pid_t outer;
+    if (geteuid() != 0)
+        SKIP("needs root");
+    start_inside(&v, &outer);
+    CHECK_EQ_INT(kit_take(&kit, &v.process), 0);
+    v.pid = outer;
+    victim_end(&v);
 }
 
 /* ---- threads that stop late ---- */
