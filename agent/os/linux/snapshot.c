@@ -135,7 +135,8 @@ static int make_with(struct snapshot *snapshot, struct stop *stop, struct stop_t
     struct inject *inject = snapshot->work;
     struct inject_call call = {SYS_clone, {CLONE_FILES | CLONE_FS, 0, 0, 0, 0, 0}, true};
     int rc = inject_call(inject, thread->tid, &call, stop_until_us(stop), f);
-    snapshot->pid = stop->child = inject->child;
+    snapshot->pid = inject->child;
+    stop->child = inject->child;
     snapshot->begun |= inject->begun;
     if (rc && inject->begun)
         thread->state = STOP_MISSED; /* let go as soon as it stops; it heals itself */
