@@ -228,6 +228,16 @@ static inline void kit_settle(struct kit *k)
     }
 }
 
+/* Runs until an artifact waits to be sent. */
+static inline void kit_wait_artifact(struct kit *k)
+{
+    struct capture_artifact a;
+    uint64_t limit_us = port_mono_us() + KIT_LIMIT_US;
+    while (capture_peek_artifact(k->capture, &a) && port_mono_us() < limit_us)
+        kit_settle(k);
+    REQUIRE(capture_peek_artifact(k->capture, &a) == 0);
+}
+
 /* Seals every artifact that waits, as the uplink would. Returns how many. */
 static inline int kit_seal_all(struct kit *k)
 {

@@ -221,6 +221,26 @@ static inline bool drive_to_verdict(struct shelf *s, uint64_t order, unsigned li
     return false;
 }
 
+/* Until so many pieces have come. */
+static inline void drive_to_piece(struct shelf *s, uint32_t pieces)
+{
+    uint64_t limit_us = port_mono_us() + 2 * KIT_LIMIT_US;
+    while (s->pieces_seen < pieces && port_mono_us() < limit_us)
+        drive(s);
+    REQUIRE(s->pieces_seen >= pieces);
+}
+
+/* Until something waits to be sent. */
+static inline void drive_to_stream(struct shelf *s)
+{
+    uint64_t limit_us = port_mono_us() + 2 * KIT_LIMIT_US;
+    while (!capture_peek_stream(s->kit->capture) && port_mono_us() < limit_us) {
+        drive(s);
+        usleep(500);
+    }
+    REQUIRE(capture_peek_stream(s->kit->capture) != 0);
+}
+
 static inline uint64_t core_order(struct shelf *s, uint64_t number, uint32_t base, uint32_t kib)
 {
     kit_order(s->kit, number, "core", "", base + kib);

@@ -310,24 +310,23 @@ TEST(an_artifact_that_cannot_be_delivered_is_named)
 
 /* ---- several files, hostile workers ---- */
 
-static int load_all(struct kit *k, trawl_v1_Artifact *out, int max)
+/* Waits for so many artifacts, then for a moment for one too many. */
+static int load_all(struct kit *k, trawl_v1_Artifact *out, int wanted)
 {
     struct capture_artifact a;
     struct failure f = {0};
     int count = 0;
-    while (count < max && capture_peek_artifact(k->capture, &a) == 0) {
-        REQUIRE(evidence_load(a.directory, a.no, &out[count++], &f) == 0);
-        f.code = 0;
-        capture_artifact_ended(k->capture, &a, &f);
-    }
-    return count;
-}
-
-static void wait_artifact(struct kit *k)
-{
-    struct capture_artifact a;
-    for (int i = 0; i < 100 && capture_peek_artifact(k->capture, &a); i++)
+    uint64_t limit_us = port_mono_us() + KIT_LIMIT_US;
+    while (count < wanted && port_mono_us() < limit_us) {
         kit_settle(k);
+        while (count < wanted && capture_peek_artifact(k->capture, &a) == 0) {
+            REQUIRE(evidence_load(a.directory, a.no, &out[count++], &f) == 0);
+            f.code = 0;
+            capture_artifact_ended(k->capture, &a, &f);
+        }
+    }
+    kit_settle(k);
+    return count + kit_seal_all(k);
 }
 
 TEST(every_file_of_a_kind_is_an_artifact)
@@ -336,9 +335,7 @@ TEST(every_file_of_a_kind_is_an_artifact)
     static trawl_v1_Artifact meta[8];
     kit_connect(k, 0, 0);
     kit_order(k, 1, "stacks,events", "", PID_MANY);
-    for (int i = 0; i < 20; i++)
-        kit_settle(k);
-    REQUIRE(load_all(k, meta, 8) == 3);
+    REQUIRE(load_all(k, meta, 3) == 3);
     CHECK_EQ_STR(meta[0].file, "stacks-victim-102.txt");
     CHECK_EQ_STR(meta[1].file, "stacks-victim-102.json"); /* the empty one between is left out */
     CHECK_EQ_STR(meta[2].file, "events.jsonl");
@@ -365,7 +362,7 @@ TEST(a_bad_verdict_drops_every_file)
     CHECK(strstr(kit_verdict(k, 1)->reason, "the worker could not go on") != NULL);
     CHECK(capture_peek_artifact(k->capture, &a) != 0);
     kit_order(k, 2, "stacks", "one", 0); /* their numbers are given out again */
-    wait_artifact(k);
+    kit_wait_artifact(k);
     REQUIRE(capture_peek_artifact(k->capture, &a) == 0);
     CHECK_EQ_INT(a.no, 1);
     kit_close(k);
@@ -381,7 +378,7 @@ TEST(a_worker_that_writes_something_else_is_not_believed)
     CHECK(strstr(kit_verdict(k, 1)->reason, "the worker wrote something that is no chunk") != NULL);
     CHECK(capture_peek_artifact(k->capture, &a) != 0);
     kit_order(k, 2, "stacks", "one", 0);
-    wait_artifact(k);
+    kit_wait_artifact(k);
     CHECK_EQ_INT(kit_seal_all(k), 1);
     REQUIRE(kit_wait_verdict(k, 2, trawl_v1_State_DONE));
     kit_close(k);
@@ -416,7 +413,7 @@ TEST(a_long_pause_is_refused_unless_the_order_says_so)
     m.body.order.order = 2;
     m.body.order.allow_pause = true;
     kit_say(k, &m);
-    wait_artifact(k);
+    kit_wait_artifact(k);
     CHECK_EQ_INT(kit_seal_all(k), 1);
     REQUIRE(kit_wait_verdict(k, 2, trawl_v1_State_DONE));
     k->policy.allow_pause = false;
@@ -448,8 +445,8 @@ TEST(the_next_lesser_kind_is_taken_when_the_order_allows_it)
     trawl_v1_CollectorMessage m = order_with(1, "core", PID_REFUSED);
     m.body.order.fallback = true;
     kit_say(k, &m);
-    wait_artifact(k);
-    REQUIRE(load_all(k, meta, 8) == 1);
+    kit_wait_artifact(k);
+    REQUIRE(load_all(k, meta, 1) == 1);
     CHECK_EQ_STR(meta[0].kind, "triage");
     CHECK_EQ_STR(meta[0].missing, "instead of core: pause would be 84 ms, limit 50 ms");
     REQUIRE(kit_wait_verdict(k, 1, trawl_v1_State_PARTIAL));
@@ -466,7 +463,7 @@ TEST(what_was_asked_for_anyway_is_not_taken_twice)
     m.body.order.fallback = true;
     snprintf(m.body.order.what[m.body.order.what_count++], 16, "triage");
     kit_say(k, &m);
-    wait_artifact(k);
+    kit_wait_artifact(k);
     for (int i = 0; i < 20; i++)
         kit_settle(k);
     CHECK_EQ_INT(kit_seal_all(k), 1);
@@ -485,8 +482,8 @@ TEST(a_kind_that_the_owner_forbids_may_fall_back_too)
     trawl_v1_CollectorMessage m = order_with(1, "mini", PID_FINE);
     m.body.order.fallback = true;
     kit_say(k, &m);
-    wait_artifact(k);
-    REQUIRE(load_all(k, meta, 8) == 1);
+    kit_wait_artifact(k);
+    REQUIRE(load_all(k, meta, 1) == 1);
     CHECK_EQ_STR(meta[0].kind, "stacks0");
     CHECK_EQ_STR(meta[0].missing, "instead of mini: this host's policy does not allow kind 'mini'");
     kit_close(k);
@@ -519,16 +516,16 @@ TEST(what_the_order_says_reaches_the_worker)
         trawl_v1_CollectorMessage m = order_with(i + 1, wanted[i].kind, PID_ECHO);
         m.body.order.live = m.body.order.allow_pause = true;
         kit_say(k, &m);
-        wait_artifact(k);
-        REQUIRE(load_all(k, meta, 8) == 1);
+        kit_wait_artifact(k);
+        REQUIRE(load_all(k, meta, 1) == 1);
         CHECK_EQ_STR(meta[0].missing, wanted[i].missing);
         REQUIRE(kit_wait_verdict(k, i + 1, trawl_v1_State_DONE));
     }
     k->policy.pause_max_us = 20000; /* the owner's word is the last */
     trawl_v1_CollectorMessage m = order_with(9, "triage", PID_ECHO);
     kit_say(k, &m);
-    wait_artifact(k);
-    REQUIRE(load_all(k, meta, 8) == 1);
+    kit_wait_artifact(k);
+    REQUIRE(load_all(k, meta, 1) == 1);
     CHECK(strstr(meta[0].missing, "pause 20 ms") != NULL);
     kit_close(k);
 }

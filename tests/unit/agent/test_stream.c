@@ -46,9 +46,7 @@ TEST(a_lost_connection_loses_and_repeats_nothing)
     core_order(s, 1, PID_LARGE, 20000);
     for (uint32_t cut = 37; cut < 600; cut += 91) {
         s->slow = 3; /* so that it is cut in the middle of a run, also inside a pair */
-        for (int i = 0; i < 20000 && s->pieces_seen < cut; i++)
-            drive(s);
-        REQUIRE(s->pieces_seen >= cut);
+        drive_to_piece(s, cut);
         kit_disconnect(s->kit);
         for (int i = 0; i < 100 && s->under_way; i++)
             (void)uv_run(&s->kit->loop, UV_RUN_NOWAIT);
@@ -81,8 +79,7 @@ TEST(a_collector_that_lost_what_it_had_ends_the_artifact)
 {
     struct shelf *s = open_shelf();
     core_order(s, 1, PID_LARGE, 20000);
-    for (int i = 0; i < 20000 && s->pieces_seen < 100; i++)
-        drive(s);
+    drive_to_piece(s, 100);
     kit_disconnect(s->kit);
     for (int i = 0; i < 100 && s->under_way; i++)
         (void)uv_run(&s->kit->loop, UV_RUN_NOWAIT);
@@ -105,8 +102,7 @@ TEST(a_worker_that_fails_at_the_end_leaves_no_artifact)
     CHECK(s->pieces > 0); /* which the final verdict lets the collector forget */
     /* Its number is not given out again: something may lie under it. */
     kit_order(s->kit, 2, "triage", "one", 0);
-    for (int i = 0; i < 50; i++)
-        kit_settle(s->kit);
+    kit_wait_artifact(s->kit);
     struct capture_artifact a;
     REQUIRE(capture_peek_artifact(s->kit->capture, &a) == 0);
     CHECK_EQ_INT(a.no, 2);
@@ -119,8 +115,7 @@ TEST(cancelling_ends_a_stream_at_once)
     trawl_v1_CollectorMessage m = {.which_body = trawl_v1_CollectorMessage_cancel_tag};
     core_order(s, 1, PID_LARGE, 200000);
     s->slow = 1;
-    for (int i = 0; i < 20000 && s->pieces_seen < 50; i++)
-        drive(s);
+    drive_to_piece(s, 50);
     m.body.cancel.order = 1;
     kit_say(s->kit, &m);
     REQUIRE(drive_to_verdict(s, 1, 5));
@@ -130,8 +125,7 @@ TEST(cancelling_ends_a_stream_at_once)
     CHECK(s->under_way == NULL);
     /* The next order runs: nothing of the first stays. */
     kit_order(s->kit, 2, "triage", "one", 0);
-    for (int i = 0; i < 50; i++)
-        kit_settle(s->kit);
+    kit_wait_artifact(s->kit);
     CHECK_EQ_INT(kit_seal_all(s->kit), 1);
     REQUIRE(drive_to_verdict(s, 2, 5));
     CHECK_EQ_INT(kit_verdict(s->kit, 2)->state, trawl_v1_State_DONE);
@@ -145,10 +139,7 @@ TEST(cancelling_while_only_the_collector_is_waited_for)
     s->stop_after = 1;
     s->pieces_seen = 1; /* takes nothing at all */
     core_order(s, 1, PID_LARGE, 100);
-    for (int i = 0; i < 200; i++) {
-        drive(s);
-        usleep(500);
-    }
+    drive_to_stream(s);
     CHECK(capture_peek_stream(s->kit->capture) != 0);
     CHECK_EQ_INT(kit_verdict(s->kit, 1)->state, trawl_v1_State_RUNNING);
     m.body.cancel.order = 1;
@@ -163,10 +154,7 @@ TEST(nobody_is_waited_for_for_ever)
     struct shelf *s = open_shelf();
     s->stop_after = s->pieces_seen = 1;
     core_order(s, 1, PID_LARGE, 100);
-    for (int i = 0; i < 200; i++) {
-        drive(s);
-        usleep(500);
-    }
+    drive_to_stream(s);
     clock_fake_advance(&s->kit->clock, BROKER_DEADLINE_MAX_US - 1000000);
     capture_tick(s->kit->capture);
     CHECK(capture_peek_stream(s->kit->capture) != 0);
@@ -184,8 +172,7 @@ TEST(a_restart_in_the_middle_ends_the_order)
     struct kit *k = s->kit;
     core_order(s, 1, PID_LARGE, 200000);
     s->slow = 1;
-    for (int i = 0; i < 20000 && s->pieces_seen < 50; i++)
-        drive(s);
+    drive_to_piece(s, 50);
     kit_disconnect(k);
     for (int i = 0; i < 100 && s->under_way; i++)
         (void)uv_run(&k->loop, UV_RUN_NOWAIT);
@@ -195,8 +182,7 @@ TEST(a_restart_in_the_middle_ends_the_order)
     REQUIRE(kit_wait_verdict(k, 1, trawl_v1_State_FAILED));
     CHECK_EQ_STR(kit_verdict(k, 1)->reason, "the agent was restarted during the capture");
     kit_order(k, 2, "triage", "one", 0);
-    for (int i = 0; i < 50; i++)
-        kit_settle(k);
+    kit_wait_artifact(k);
     struct capture_artifact a;
     REQUIRE(capture_peek_artifact(k->capture, &a) == 0);
     CHECK_EQ_INT(a.no, 2); /* 1 may have pieces on the collector */
@@ -232,8 +218,7 @@ TEST(one_core_after_the_other_and_never_two_at_once)
     core_order(s, 1, PID_LARGE, 4000);
     core_order(s, 2, PID_LARGE, 64);
     CHECK_EQ_INT(kit_verdict(k, 2)->state, trawl_v1_State_QUEUED);
-    while (s->pieces_seen < 60)
-        drive(s);
+    drive_to_piece(s, 60);
     CHECK_EQ_INT(kit_verdict(k, 2)->state, trawl_v1_State_QUEUED);
     REQUIRE(drive_to_verdict(s, 1, 5));
     /* The shelf is for one artifact: cleared for the second. */
