@@ -245,7 +245,7 @@ TEST(one_core_after_the_other_and_never_two_at_once)
 #define IS_SANITIZED 0
 #endif
 
-#define MIB_DEFAULT 64
+#define MIB_DEFAULT 32
 
 /* The size of a core says nothing about our memory. CORE_MIB sets another: 4096 is what is
  * promised.
