@@ -206,7 +206,7 @@ static int find_sockets(struct net *net, const struct net_file *files, size_t co
                         struct failure *f)
 {
     size_t distinct = 0;
-    uint64_t *inodes = calloc(count, sizeof *inodes);
+    uint64_t *inodes = calloc(count + 1, sizeof *inodes);
     if (!inodes)
         return fail(f, ERR_NOMEM, "out of memory for %zu sockets", count);
     for (size_t i = 0; i < count; i++)

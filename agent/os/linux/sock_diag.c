@@ -199,7 +199,7 @@ static int send_question(int fd, const struct question *q, struct failure *f)
 
 static int receive(int fd, uint8_t *data, struct span *out, struct failure *f)
 {
-    struct sockaddr_nl from;
+    struct sockaddr_nl from = {0};
     for (;;) {
         socklen_t length = sizeof from;
         ssize_t got = recvfrom(fd, data, ANSWER_SIZE, 0, (struct sockaddr *)&from, &length);
@@ -220,7 +220,7 @@ static int receive(int fd, uint8_t *data, struct span *out, struct failure *f)
 static int read_answer(int fd, struct sock_diag_answer *answer, bool is_dump, struct failure *f)
 {
     static uint8_t data[ANSWER_SIZE];
-    struct span datagram;
+    struct span datagram = {0};
     do {
         int result = receive(fd, data, &datagram, f);
         if (result == 0)
