@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """What captures of every kind do to a process: nothing that it, its parent or its children could notice but a moment.
 Each check has a control: bench_capture_naive, gdb or a plain program does the harm, and the check must see it.
-COUNT (100) is how many captures the stressed target must bear, SEED (random, printed) makes a run come back.
+COUNT (100) is how many captures the stressed target must bear, SEED (random, printed) makes a run come back, CAPTURES (20) is
+how many of each kind the calls are tried with.
 Cases may be named as arguments. BUILD_DIR names the build folder. Ends only what it started, by pid."""
 import ctypes
 import os
@@ -17,8 +18,8 @@ from victimtest import *  # noqa: E402,F403
 
 COUNT = int(os.environ.get("COUNT", "100"))
 SEED = int(os.environ.get("SEED", "0")) or random.SystemRandom().randrange(1, 1 << 30)
-CAPTURES = 20
-STORMS = 8
+CAPTURES = int(os.environ.get("CAPTURES", "20"))
+STORMS = min(CAPTURES, 8)
 SHORT = 5
 HOLD_MS = "3000"
 ORDINARY_UID = 64997  # nobody's, so that a limit of processes counts ours alone
