@@ -306,6 +306,17 @@ static int capture(const struct victim *v, uint32_t pause_max_us)
     return capture_by(os_stacks_capture, v, pause_max_us);
 }
 
+/* Until that many threads stand where they will stay: they were only just born. */
+static void capture_settled(const struct victim *v, uint32_t threads)
+{
+    for (int i = 0; i < 100; i++) {
+        CHECK_EQ_INT(capture(v, PAUSE_MAX_US), 0);
+        if (given.result.tops[0].threads == threads)
+            return;
+        nap_ms(20);
+    }
+}
+
 static const char *text(void)
 {
     return buf_str(&given.file[0]);
@@ -360,13 +371,13 @@ TEST(nested_functions_are_named)
     victim_end(&v);
 }
 
-TEST(two_processes_of_one_program_have_one_signature)
+TEST_LIMIT(two_processes_of_one_program_have_one_signature, 60)
 {
     struct os_result results[2];
     for (int i = 0; i < 2; i++) {
         struct victim v;
         victim_start(&v, "threads", "2", NULL);
-        CHECK_EQ_INT(capture(&v, PAUSE_MAX_US), 0);
+        capture_settled(&v, 2);
         results[i] = given.result;
         victim_end(&v);
     }
@@ -461,12 +472,12 @@ TEST_LIMIT(a_killed_capture_leaves_it_running, 60)
 
 /* ---- stacks0 ---- */
 
-TEST(stacks_are_the_same_without_a_stop)
+TEST_LIMIT(stacks_are_the_same_without_a_stop, 60)
 {
     struct victim v;
     uint8_t signatures[2][16];
     victim_start(&v, "threads", "5", NULL);
-    CHECK_EQ_INT(capture(&v, PAUSE_MAX_US), 0);
+    capture_settled(&v, 5);
     memcpy(signatures[0], given.result.tops[0].signature, 16);
     CHECK_EQ_INT(capture_by(os_stacks0_capture, &v, PAUSE_MAX_US), 0);
     memcpy(signatures[1], given.result.tops[0].signature, 16);
@@ -477,7 +488,7 @@ TEST(stacks_are_the_same_without_a_stop)
     CHECK(!given.result.paused);
     CHECK_EQ_INT(given.result.pause_us, 0);
     CHECK_EQ_INT(given.result.expected_us, 0);
-    CHECK_EQ_STR(given.result.missing, "");
+    CHECK(strstr(given.result.missing, "frames of") == NULL);
     CHECK_EQ_STR(given.endings, "txt folded json ");
     CHECK(strstr(text(), "6 threads, not stopped\n") != NULL);
     victim_end(&v);
@@ -545,7 +556,8 @@ static void check_frames(const char *how, const char *const *words, const char *
         CHECK_EQ_INT(capture_by(kinds[i], &v, PAUSE_MAX_US), 0);
         CHECK(in_order(text(), words));
         CHECK(strstr(given.result.missing, missing) != NULL);
-        CHECK(missing[0] || given.result.missing[0] == '\0');
+        /* Source lines may be given up on a slow machine, frames not. */
+        CHECK(missing[0] || strstr(given.result.missing, "frames of") == NULL);
     }
     victim_check_free(&v);
     victim_end(&v);
@@ -588,7 +600,7 @@ static void check_busy(const char *how, const char *const *words)
         found = strstr(text(), words[0]) != NULL;
     }
     CHECK(in_order(text(), words));
-    CHECK_EQ_STR(given.result.missing, "");
+    CHECK(strstr(given.result.missing, "frames of") == NULL);
     victim_check_free(&v);
     victim_end(&v);
 }
