@@ -271,20 +271,21 @@ static int read_runs(struct writer *w, const struct segment *s, uint64_t start, 
                      size_t size)
 {
     const struct map *map = &w->source->maps->list[s->map];
+    uint64_t from = start, end = start + size;
     struct segment_run run;
-    memset(bytes, 0, size);
-    if (!w->pages)
-        return 0;
-    for (uint64_t from = start; from < start + size; from = run.end) {
-        int rc =
-            pages_next(w->pages, map, (enum segment_content)s->content, from, start + size, &run);
+    int rc = 0;
+    while (w->pages && from < end) {
+        rc = pages_next(w->pages, map, (enum segment_content)s->content, from, end, &run);
         if (rc)
-            return rc == ERR_NOTFOUND ? 0 : rc;
+            break;
+        memset(bytes + (from - start), 0, (size_t)(run.start - from));
         read_memory(w, run.start, bytes + (run.start - start), (size_t)(run.end - run.start));
         if (s->content == SEGMENT_SHARED)
             w->shared_bytes += run.end - run.start;
+        from = run.end;
     }
-    return 0;
+    memset(bytes + (from - start), 0, (size_t)(end - from));
+    return rc == ERR_NOTFOUND ? 0 : rc;
 }
 
 static int put_memory(struct writer *w, const struct segment *s, struct failure *f)
