@@ -3,7 +3,7 @@
  * A victim that is busy in functions known by name: `busy ratio PERCENT` spends that much of its
  * work in hot_first and the rest in hot_second, `busy inlined` in a function that the compiler
  * merged into another, `busy threads COUNT` in hot_thread on threads called worker-N, `busy births
- * MS` in hot_born on threads that live so long, one after the other, `busy deep KIB` in hot_deep
+ * MS` in hot_born on threads that run so long, one after the other, `busy deep KIB` in hot_deep
  * with a stack so large, `busy waits MS` sleeps in cold_sleep and in cold_poll for three times as
  * long, `busy exec` becomes another program when a line comes. Prints "ready". Started by tests of
  * the os layer.
@@ -65,10 +65,10 @@ static uint64_t now_us(clockid_t clock)
 
 NOINLINE void *hot_born(void *argument)
 {
-    uint64_t end = now_us(CLOCK_MONOTONIC) + (uint64_t)(intptr_t)argument * 1000;
+    uint64_t end = (uint64_t)(intptr_t)argument * 1000; /* of its own CPU time */
     pthread_setname_np(pthread_self(), "born");
-    while (now_us(CLOCK_MONOTONIC) < end) {
-        WORK(1)
+    while (now_us(CLOCK_THREAD_CPUTIME_ID) < end) {
+        WORK(50)
     }
     return NULL;
 }
