@@ -89,9 +89,8 @@ static int read_memory(void *context, uint64_t address, void *out, size_t size_b
 {
     struct triage *t = context;
     struct iovec local = {out, size_bytes};
-    struct iovec remote = {.iov_len = size_bytes};
-    uintptr_t there = (uintptr_t)address;
-    memcpy(&remote.iov_base, &there, sizeof remote.iov_base); /* no pointer of this process */
+    /* NOLINTNEXTLINE(performance-no-int-to-ptr): an address in the other process. */
+    struct iovec remote = {(void *)(uintptr_t)address, size_bytes};
     ssize_t got = process_vm_readv((pid_t)t->process->pid, &local, 1, &remote, 1, 0);
     if (got == (ssize_t)size_bytes)
         return 0;
