@@ -320,13 +320,15 @@ class FakeAgent:
 
     def connect(self):
         self.welcome = self.error = None
-        self.outbox = queue.Queue()
+        outbox = queue.Queue()  # announced before an earlier connection's reader can answer a probe with it
+        outbox.put(pb.AgentMessage(announce=pb.Announce(version="0.1.0", state_id=self.state_id, epoch=1,
+                                                        last_order=self.last_order)))
+        self.outbox = outbox
         self.channel = self.collector.channel(self.directory)
         call = self.channel.stream_stream("/trawl.v1.Fleet/Connect",
                                           request_serializer=pb.AgentMessage.SerializeToString,
                                           response_deserializer=pb.CollectorMessage.FromString)
-        self.stream = call(iter(self.outbox.get, None), wait_for_ready=True)
-        self.send(announce=pb.Announce(version="0.1.0", state_id=self.state_id, epoch=1, last_order=self.last_order))
+        self.stream = call(iter(outbox.get, None), wait_for_ready=True)
         self.reader = threading.Thread(target=self._read, args=(self.stream,), daemon=True)
         self.reader.start()
         wait_for(lambda: self.welcome or self.error, "welcome of " + self.host)
