@@ -235,6 +235,16 @@ void stop_release_late_all(struct stop *stop)
     }
 }
 
+void stop_await_late(struct stop *stop, uint64_t until_us)
+{
+    for (size_t i = 0; i < stop->count; i++) {
+        siginfo_t info;
+        if ((stop->threads[i].state == STOP_MISSED || stop->threads[i].state == STOP_FOREIGN) &&
+            stop_wait(stop->threads[i].tid, until_us, &info) == 0)
+            release_late(stop, &stop->threads[i]);
+    }
+}
+
 void stop_release_all(struct stop *stop)
 {
     for (size_t i = 0; i < stop->count; i++) {

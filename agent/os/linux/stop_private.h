@@ -26,5 +26,7 @@ void stop_release_all(struct stop *stop);
 /* Lets go of threads that stopped after all, too late or as children of another process; those that
  * still have not are looked at only. Safe in a signal handler. */
 void stop_release_late_all(struct stop *stop);
+/* As that, but waits for them: what was interrupted and is left before it stops gets EINTR. */
+void stop_await_late(struct stop *stop, uint64_t until_us);
 
 #endif

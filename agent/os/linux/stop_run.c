@@ -19,6 +19,7 @@
 #include "agent/os/linux/stop_private.h"
 
 #define TRACER_STACK (256u << 10)
+#define LATE_US 200000 /* for threads that did not stop in time; nobody stands meanwhile */
 
 struct stop_job {
     struct stop *stop;
@@ -30,6 +31,7 @@ struct stop_job {
     bool locked;             /* its memory is */
     struct stop_thread *one; /* this one alone, for held_one; NULL: all, for held and after */
     stop_one_fn held_one;
+    uint64_t pause_us; /* of that one */
     int rc;
 };
 
@@ -112,6 +114,8 @@ static int hold_and_release(struct stop_job *job)
         rc = job->held(job->context, stop);
     in_time = in_time && stop_time_left(stop);
     stop_release_all(stop);
+    if (!in_time || rc || !job->after)
+        stop_await_late(stop, stop_now_us() + LATE_US);
     if (!in_time)
         return fail(job->f, ERR_TIMEOUT, "process was let go after %.1f ms, limit %.1f ms",
                     (double)stop->pause_us / 1000, (double)stop->limit_us / 1000);
@@ -140,6 +144,12 @@ static int hold_one(struct stop_job *job)
         rc = fail(job->f, ERR_AGAIN, "thread %d does not stop", thread->tid);
     if (thread->state == STOP_HELD)
         ptrace(PTRACE_DETACH, thread->tid, 0, 0);
+    job->pause_us = stop_now_us() - stop->began_us;
+    /* Also when the call that it was made to make has not returned yet. */
+    if (thread->state == STOP_SEIZED)
+        thread->state = STOP_MISSED;
+    if (thread->state == STOP_MISSED)
+        stop_await_late(stop, stop_now_us() + LATE_US);
     return rc;
 }
 
@@ -222,9 +232,7 @@ int stop_hold_one(struct stop *stop, struct stop_thread *thread, uint32_t pause_
 {
     struct stop_job job = {
         .stop = stop, .one = thread, .held_one = held, .context = context, .f = f};
-    stop->began_us = 0;
     int rc = run_job(&job, pause_max_us);
-    if (stop->began_us)
-        *pause_us += stop_now_us() - stop->began_us;
+    *pause_us += job.pause_us;
     return rc;
 }

@@ -44,7 +44,7 @@ static void take_often(const char *mode, const char *thread)
     victim_end(&v);
 }
 
-TEST(registers_are_as_they_were)
+TEST_LIMIT(registers_are_as_they_were, 120)
 {
     take_often("read", NULL);
     take_often("epoll", NULL);
@@ -53,7 +53,7 @@ TEST(registers_are_as_they_were)
     take_often("user", NULL);
 }
 
-TEST(registers_of_a_thread_are_as_they_were)
+TEST_LIMIT(registers_of_a_thread_are_as_they_were, 120)
 {
     take_often("read", "thread");
     take_often("epoll", "thread");
@@ -405,7 +405,7 @@ static void start_inside(struct victim *v, pid_t *outer)
     REQUIRE(v->pid != *outer);
 }
 
-TEST(a_process_in_a_pid_namespace_can_be_taken)
+TEST_LIMIT(a_process_in_a_pid_namespace_can_be_taken, 60)
 {
     struct victim v;
     struct kit kit = {.context = NULL};
@@ -442,7 +442,7 @@ TEST_LIMIT(thousands_of_threads_can_be_taken, 120)
 
 /* ---- what is given up ---- */
 
-TEST(a_snapshot_that_takes_too_long_is_given_up)
+TEST_LIMIT(a_snapshot_that_takes_too_long_is_given_up, 60)
 {
     struct victim v;
     struct kit kit = {.pause_max_us = 1200};
@@ -473,7 +473,7 @@ static void kill_process(struct kit *kit)
 }
 
 /* The twin can still be read; its zombie is another's then. */
-TEST(the_process_may_die_meanwhile)
+TEST_LIMIT(the_process_may_die_meanwhile, 60)
 {
     for (int i = 0; i < TIMES; i++) {
         struct victim v;
