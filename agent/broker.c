@@ -39,6 +39,7 @@ struct broker {
     struct worker_job job;
     uint64_t born_ticks; /* when the worker started; os_process.start_ticks */
     int result_fd;
+    int base_fd; /* for the next run; -1: none */
     /* The second worker, when the first may have left something behind. */
     struct os_worker tidier;
     bool is_tidying;
@@ -146,6 +147,7 @@ static int start_worker(struct broker *b, int output_fd, struct failure *f)
         return fail(f, ERR_IO, "cannot make a pipe: %s", uv_strerror(e));
     b->job.run = b->request.body.run;
     b->job.output_fd = output_fd;
+    b->job.base_fd = b->base_fd;
     b->job.result_fd = pipe[1];
     e = os_worker_start(&b->worker, b->job.run.deadline_us, worker_main, &b->job, f);
     close_fd(pipe[1]);
@@ -171,6 +173,8 @@ static void run(struct broker *b, int output_fd)
         e = check_run(b, &b->request.body.run, &b->job.process, &f);
     if (!e)
         e = start_worker(b, output_fd, &f);
+    close_fd(b->base_fd);
+    b->base_fd = -1;
     if (!e)
         return; /* the reply comes when the worker has ended */
     begin_reply(b, BROKER_RUN, b->request.id);
@@ -302,6 +306,16 @@ static void stop(struct broker *b)
 
 /* ---- the rest ---- */
 
+/* Takes the descriptor; the worker only reads it, and believes nothing of it (delta.h). */
+static void take_base(struct broker *b, int *passed_fd)
+{
+    close_fd(b->base_fd);
+    b->base_fd = *passed_fd;
+    *passed_fd = -1;
+    begin_reply(b, BROKER_BASE, b->request.id);
+    send_reply(b, 0, NULL);
+}
+
 static void read_io(struct broker *b)
 {
     struct broker_reply *reply = begin_reply(b, BROKER_READ_IO, b->request.id);
@@ -339,6 +353,9 @@ static void serve(struct broker *b, int passed_fd)
     case BROKER_USAGE:
         usage(b);
         break;
+    case BROKER_BASE:
+        take_base(b, &passed_fd);
+        break;
     default:
         break;
     }
@@ -371,6 +388,7 @@ int broker_run(int fd, void *context)
     if (!b)
         return 1;
     b->fd = fd;
+    b->base_fd = -1;
     b->policy_path = settings->policy_path;
     b->job.cpu_percent = settings->capture_cpu_percent;
     os_costs_measure(&b->job.costs);

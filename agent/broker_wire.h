@@ -29,7 +29,8 @@ enum broker_op {
     BROKER_RUN,     /* take one kind of one process; bytes go to the descriptor that comes along */
     BROKER_STOP,    /* kill the worker that runs */
     BROKER_READ_IO, /* I/O counters of processes */
-    BROKER_USAGE    /* what the broker itself costs */
+    BROKER_USAGE,   /* what the broker itself costs */
+    BROKER_BASE     /* the descriptor that comes along is the page list for the next run */
 };
 
 struct broker_selector {

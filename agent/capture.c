@@ -106,6 +106,7 @@ int capture_open(struct capture **out, const struct capture_settings *settings, 
     if (!c)
         return fail(f, ERR_NOMEM, "out of memory");
     c->settings = *settings;
+    c->run.pages.file = -1;
     list_init(&c->orders);
     c->hour = calloc(1, sizeof *c->hour);
     int e = c->hour ? state_path(settings->state, "captures", c->directory, f) : ERR_NOMEM;

@@ -42,12 +42,20 @@ static bool is_ending(const char *ending)
     return true;
 }
 
+static bool is_encoding(const char *encoding)
+{
+    static const char *const known[] = {"", BROKER_ZSTD, BROKER_ZSTD_DELTA, BROKER_PAGES};
+    for (size_t i = 0; i < sizeof known / sizeof known[0]; i++)
+        if (strcmp(known[i], encoding) == 0)
+            return true;
+    return false;
+}
+
 static int check_file(struct capture_chunks *c, const struct broker_file *file, struct failure *f)
 {
     if (!is_terminated(file->ending, sizeof file->ending) || !is_ending(file->ending))
         return fail(f, ERR_PROTOCOL, "the worker began a file without a proper ending");
-    if (!is_terminated(file->encoding, sizeof file->encoding) ||
-        (file->encoding[0] && strcmp(file->encoding, "zstd") != 0))
+    if (!is_terminated(file->encoding, sizeof file->encoding) || !is_encoding(file->encoding))
         return fail(f, ERR_PROTOCOL, "the worker began a file in an unknown encoding");
     if (c->file_count == BROKER_FILES_MAX)
         return fail(f, ERR_PROTOCOL, "the worker began more than %d files", BROKER_FILES_MAX);

@@ -13,6 +13,7 @@
 #include "agent/capture.h"
 #include "agent/capture_chunks.h"
 #include "agent/evidence.h"
+#include "agent/pages.h"
 #include "agent/stream.h"
 #include "common/list.h"
 
@@ -104,6 +105,11 @@ struct run {
     bool stream_is_whole; /* the worker has ended well: only the collector is waited for */
     bool stream_is_sealed;
     uint64_t stream_deadline_mono_us;
+    /* A core that is told from an earlier one, or leaves its page list. */
+    struct pages_base base;
+    bool has_base;
+    struct pages pages;      /* file -1: none comes in */
+    bool in_pages;           /* the bytes that come are the list's */
     unsigned stream_numbers; /* tried */
     char *pipe_buffer;
     struct broker_result *result;

@@ -265,7 +265,7 @@ void run_start(struct capture *c, struct order *o)
     char kinds[KINDS_LISTED];
     struct broker_result *result = r->result;
     char *buffer = r->pipe_buffer;
-    *r = (struct run){.order = o, .result = result, .pipe_buffer = buffer};
+    *r = (struct run){.order = o, .result = result, .pipe_buffer = buffer, .pages = {.file = -1}};
     o->phase = ORDER_RUNNING;
     capture_decide(c, o, trawl_v1_State_RUNNING, "");
     list_kinds(&o->order, kinds, sizeof kinds);

@@ -23,6 +23,10 @@ int stream_begin(struct capture *c, const struct job *job, const struct broker_f
     if (r->stream)
         return fail(f, ERR_PROTOCOL, "a kind that is streamed has more than one file");
     job_fill_meta(c, job, about, &meta);
+    if (strcmp(about->encoding, BROKER_ZSTD_DELTA) == 0) {
+        text_copy(meta.base_incident, sizeof meta.base_incident, r->base.incident);
+        meta.base_no = r->base.no;
+    }
     meta.wall_us = c->settings.clock->wall_us(c->settings.clock);
     meta.no = journal_next_number(c, meta.incident);
     journal_save_numbers(c); /* its pieces may outlive us on the collector */
@@ -55,6 +59,8 @@ void stream_finish(struct capture *c, trawl_v1_Artifact *meta)
     text_copy(meta->kind, sizeof meta->kind, known->kind);
     text_copy(meta->file, sizeof meta->file, known->file);
     text_copy(meta->encoding, sizeof meta->encoding, known->encoding);
+    text_copy(meta->base_incident, sizeof meta->base_incident, known->base_incident);
+    meta->base_no = known->base_no;
     meta->pid = known->pid;
     fallback_note(job_current(c), meta);
     stream_end(r->stream, meta);
@@ -64,6 +70,7 @@ void stream_finish(struct capture *c, trawl_v1_Artifact *meta)
 
 void stream_drop(struct capture *c)
 {
+    pages_drop(&c->run.pages);
     stream_close(c->run.stream);
     c->run.stream = NULL;
 }
@@ -135,6 +142,28 @@ int capture_stream_state(struct capture *c, uint64_t id, const trawl_v1_UploadSt
 
 /* ---- the end ---- */
 
+static void forget_base(struct capture *c, const struct job *job)
+{
+    char directory[STATE_PATH_SIZE];
+    if (state_path(c->settings.state, PAGES_FOLDER, directory, NULL) == 0)
+        pages_forget(directory, &job->process);
+}
+
+/* A core without a base is one for later ones; one with so many changes that a base is of little
+ * use any more makes the next one whole. */
+static void settle_base(struct capture *c, const struct job *job)
+{
+    struct run *r = &c->run;
+    const trawl_v1_Artifact *meta = stream_meta(r->stream);
+    struct pages_base own = {.no = meta->no, .size_bytes = stream_size_bytes(r->stream)};
+    struct failure f;
+    text_copy(own.incident, sizeof own.incident, meta->incident);
+    if (meta->base_no && 2 * own.size_bytes > r->base.size_bytes)
+        forget_base(c, job);
+    if (r->pages.file >= 0 && pages_keep(&r->pages, &own, &f))
+        log_warn("later cores of process %u will be whole: %s", job->process.pid, f.text);
+}
+
 static void seal(struct capture *c, const struct job *job, struct failure *f)
 {
     struct run *r = &c->run;
@@ -153,6 +182,8 @@ static void fail_worker(struct capture *c, const struct failure *why)
     struct run *r = &c->run;
     if (!r->write_failure.code)
         r->write_failure = *why;
+    if (stream_meta(r->stream)->base_no)
+        forget_base(c, job_current(c)); /* it may be gone at the collector */
     worker_read_on(c);
     job_cancel(c);
 }
@@ -167,6 +198,10 @@ void capture_stream_ended(struct capture *c, uint64_t id, const struct failure *
         fail_worker(c, why);
         return;
     }
+    if (!f.code)
+        settle_base(c, job_current(c));
+    else if (stream_meta(r->stream)->base_no)
+        forget_base(c, job_current(c)); /* it may be gone at the collector */
     if (!f.code)
         seal(c, job_current(c), &f);
     stream_drop(c);

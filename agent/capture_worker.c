@@ -10,6 +10,7 @@
 #include <string.h>
 
 #include "agent/os/profile.h"
+#include "common/log.h"
 #include "common/text.h"
 
 #define PIPE_BYTES 65536
@@ -127,9 +128,41 @@ static void check_over(struct capture *c)
 
 /* ---- its bytes ---- */
 
+/* A list that cannot be kept is no loss: the next core is whole then. */
+static void begin_pages(struct capture *c)
+{
+    struct run *r = &c->run;
+    char directory[STATE_PATH_SIZE];
+    struct failure f;
+    pages_drop(&r->pages);
+    if (state_path(c->settings.state, PAGES_FOLDER, directory, &f) ||
+        pages_begin(&r->pages, directory, &job_current(c)->process, &f))
+        log_warn("later cores of process %u will be whole: %s", job_current(c)->process.pid,
+                 f.text);
+}
+
+static void add_to_pages(struct run *r, struct span bytes)
+{
+    struct failure f;
+    if (r->pages.file < 0 || pages_write(&r->pages, bytes, &f) == 0)
+        return;
+    log_warn("later cores of process %u will be whole: %s", r->pages.process.pid, f.text);
+    pages_drop(&r->pages);
+}
+
 static int on_file(void *context, const struct broker_file *file, struct failure *f)
 {
     struct capture *c = context;
+    struct run *r = &c->run;
+    r->in_pages = strcmp(file->encoding, BROKER_PAGES) == 0;
+    if (r->in_pages && !r->stream)
+        return fail(f, ERR_PROTOCOL, "the worker wrote a list of pages of nothing");
+    if (r->in_pages) {
+        begin_pages(c);
+        return 0;
+    }
+    if (strcmp(file->encoding, BROKER_ZSTD_DELTA) == 0 && !r->has_base)
+        return fail(f, ERR_PROTOCOL, "the worker wrote differences from nothing");
     const struct job *job = job_current(c);
     const struct job_kind *kind = job_kind_of(job->kind);
     return kind && kind->is_streamed ? stream_begin(c, job, file, f) : job_open_file(c, file, f);
@@ -139,6 +172,10 @@ static int on_data(void *context, struct span bytes, struct failure *f)
 {
     struct capture *c = context;
     struct run *r = &c->run;
+    if (r->in_pages) {
+        add_to_pages(r, bytes);
+        return 0;
+    }
     if (r->stream)
         return stream_add(c, bytes, f);
     int e = evidence_write(&r->files[r->file_count - 1].evidence, bytes);
@@ -307,6 +344,31 @@ static int prepare(struct run *r, struct failure *f)
     return 0;
 }
 
+static void on_base(void *context, const struct broker_reply *reply, const struct failure *f)
+{
+    (void)context;
+    (void)reply;
+    (void)f;
+}
+
+/* The page list of an earlier core of the same process goes before the request. */
+static void send_base(struct capture *c, const struct job *job)
+{
+    struct run *r = &c->run;
+    struct broker_request request = {0};
+    char directory[STATE_PATH_SIZE];
+    r->has_base = r->in_pages = false;
+    if (strcmp(job->kind, "core") != 0 || r->order->order.allow_pause ||
+        state_path(c->settings.state, PAGES_FOLDER, directory, NULL))
+        return;
+    int file = pages_find(directory, &job->process, &r->base);
+    if (file < 0)
+        return;
+    r->has_base = broker_client_send(c->settings.broker, BROKER_BASE, &request, file, on_base, NULL,
+                                     NULL) == 0;
+    evidence_close_file(file);
+}
+
 bool worker_start(struct capture *c, const struct job *job)
 {
     struct failure f = {0};
@@ -314,6 +376,8 @@ bool worker_start(struct capture *c, const struct job *job)
     int e = prepare(&c->run, &f);
     if (!e)
         e = fill_request(c, job, &request, &f);
+    if (!e)
+        send_base(c, job);
     if (!e)
         e = ask_broker(c, &request, &f);
     if (e)

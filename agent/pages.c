@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The folder of page lists. A list's name says whose it is: PID.START.NO.INCIDENT; one that is
+ * The folder of page lists. A list's name says whose it is: PID.START.NO.SIZE.INCIDENT; one that is
  * being written is called `new`. Called on the loop thread: small writes into the page cache.
  */
 #include "agent/pages.h"
@@ -14,7 +14,7 @@
 #define NEW_NAME "new"
 
 struct name {
-    uint64_t pid, start_ticks, no;
+    uint64_t pid, start_ticks, no, size_bytes;
     char incident[PAGES_INCIDENT_SIZE];
 };
 
@@ -30,8 +30,8 @@ static bool parse_name(const char *text, struct name *out)
 {
     struct span rest = span_str(text);
     return take_number(&rest, &out->pid) == 0 && take_number(&rest, &out->start_ticks) == 0 &&
-           take_number(&rest, &out->no) == 0 && rest.size_bytes > 0 &&
-           text_copy_span(out->incident, sizeof out->incident, rest) == 0;
+           take_number(&rest, &out->no) == 0 && take_number(&rest, &out->size_bytes) == 0 &&
+           rest.size_bytes > 0 && text_copy_span(out->incident, sizeof out->incident, rest) == 0;
 }
 
 static void path_of(const char *directory, const char *name, char out[PAGES_PATH_SIZE])
@@ -124,6 +124,7 @@ int pages_find(const char *directory, const struct os_process *process, struct p
         return -1;
     text_copy(base->incident, sizeof base->incident, s.name.incident);
     base->no = (uint32_t)s.name.no;
+    base->size_bytes = s.name.size_bytes;
     return file;
 }
 
@@ -219,8 +220,9 @@ int pages_keep(struct pages *pages, const struct pages_base *base, struct failur
     pages->file = -1;
     pages_forget(pages->directory, &pages->process);
     remove_oldest(pages->directory);
-    int e = text_format(name, sizeof name, "%u.%llu.%u.%s", pages->process.pid,
-                        (unsigned long long)pages->process.start_ticks, base->no, base->incident);
+    int e = text_format(name, sizeof name, "%u.%llu.%u.%llu.%s", pages->process.pid,
+                        (unsigned long long)pages->process.start_ticks, base->no,
+                        (unsigned long long)base->size_bytes, base->incident);
     path_of(pages->directory, NEW_NAME, from);
     path_of(pages->directory, name, to);
     int n = e < 0 ? UV_EINVAL : uv_fs_rename(NULL, &request, from, to, NULL);

@@ -12,6 +12,7 @@
 #include "agent/state.h"
 #include "trawl.pb.h"
 
+#define PAGES_FOLDER "pages"
 #define PAGES_KEPT 4
 #define PAGES_BYTES_MAX (UINT64_C(64) * 1024 * 1024) /* of one list */
 #define PAGES_PATH_SIZE (STATE_PATH_SIZE + 96)
@@ -21,6 +22,7 @@
 struct pages_base {
     char incident[PAGES_INCIDENT_SIZE];
     uint32_t no;
+    uint64_t size_bytes; /* as it is stored */
 };
 
 /* Opens the newest list of this very process for reading: the file, which is the caller's to close

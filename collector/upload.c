@@ -292,6 +292,17 @@ static int look_up(struct upload *u, struct failure *f)
                         f);
 }
 
+/* What is told from another artifact of the host is of no use without it. */
+static int check_base(struct call *call, const struct host *host, const trawl_v1_Artifact *meta,
+                      struct failure *f)
+{
+    if (!meta->base_no ||
+        is_recorded(call->collector, meta->base_incident, host->record.name, meta->base_no))
+        return 0;
+    return fail(f, ERR_NOTFOUND, "artifact %u of '%s', from which this one is told, is not here",
+                meta->base_no, meta->base_incident);
+}
+
 static int begin(struct call *call, const trawl_v1_Piece *piece, struct failure *f)
 {
     struct host *host = host_of(call, f);
@@ -302,6 +313,9 @@ static int begin(struct call *call, const trawl_v1_Piece *piece, struct failure 
         return e;
     if (!piece->artifact || piece->artifact > MAX_NUMBER)
         return fail(f, ERR_LIMIT, "artifact number %u is not 1 to %d", piece->artifact, MAX_NUMBER);
+    e = piece->has_meta ? check_base(call, host, &piece->meta, f) : 0;
+    if (e)
+        return e;
     struct upload *u = calloc(1, sizeof(*u));
     if (!u)
         return fail(f, ERR_NOMEM, "out of memory");
@@ -324,6 +338,8 @@ static void clean(trawl_v1_Artifact *a)
     text_clean(a->process);
     text_clean(a->file);
     text_clean(a->missing);
+    text_clean(a->encoding);
+    text_clean(a->base_incident);
     for (pb_size_t i = 0; i < a->stacks_count; i++) {
         text_clean(a->stacks[i].frames);
         text_clean(a->stacks[i].process);
