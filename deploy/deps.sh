@@ -36,7 +36,7 @@ farm_pkgs="redis-server nginx iproute2 openssl procps util-linux"
 target_pkgs="?go:golang-go ?rustc:rustc ?java:openjdk-17-jre-headless|default-jre-headless postgresql-15|postgresql"
 test_pkgs="git g++ clang libclang-rt-14-dev|libclang-rt-dev clang-tidy clang-format cppcheck gcc-mingw-w64-x86-64-win32
 	gdb libc6-dbg strace file faketime python3-grpcio python3-grpc-tools ?node:nodejs ?npm:npm
-	lldb-14|lldb elfutils wrk $target_pkgs"
+	lldb-14|lldb elfutils wrk zstd $target_pkgs"
 
 case "${1-}" in
 '') wanted="$build_pkgs $farm_pkgs $test_pkgs" ;;
