@@ -77,6 +77,7 @@ struct broker_found {
 /* Written by the worker, passed on by the broker. */
 struct broker_result {
     uint64_t began_mono_us;
+    uint64_t plain_bytes; /* of the file that was packed; 0: none was */
     struct os_result taken;
 };
 

@@ -40,6 +40,7 @@ static void fill_meta(struct capture *c, const struct job *job, trawl_v1_Artifac
     meta->wall_us = clock->wall_us(clock) - (int64_t)ago_us;
     meta->pause_us = s->pause_us;
     meta->expected_us = s->expected_us;
+    meta->plain_bytes = result->plain_bytes;
     meta->paused = s->paused;
     meta->threads = s->threads;
     job_safe_text(meta->missing, sizeof meta->missing, s->missing);

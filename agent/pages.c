@@ -68,7 +68,8 @@ static uint64_t time_of(const char *directory, const char *name)
     return time;
 }
 
-/* Calls for every list; non-zero ends. */
+/* Calls for every list, until one returns non-zero. (The listing is read to its end all the same:
+ * libuv 1.44 forgets the last entry otherwise.) */
 static void each(const char *directory,
                  int (*call)(void *context, const char *text, const struct name *name),
                  void *context)
@@ -78,8 +79,8 @@ static void each(const char *directory,
     struct name name;
     int e = 0;
     if (uv_fs_scandir(NULL, &scan, directory, 0, NULL) >= 0)
-        while (!e && uv_fs_scandir_next(&scan, &entry) == 0)
-            if (parse_name(entry.name, &name))
+        while (uv_fs_scandir_next(&scan, &entry) == 0)
+            if (!e && parse_name(entry.name, &name))
                 e = call(context, entry.name, &name);
     uv_fs_req_cleanup(&scan);
 }

@@ -135,7 +135,7 @@ static int take_into(const struct worker_job *job, const struct os_take *take,
 }
 
 static int take_one(const struct worker_job *job, const struct os_take *take,
-                    struct os_result *result, struct failure *f)
+                    struct broker_result *result, struct failure *f)
 {
     struct worker_output output;
     struct buf base;
@@ -150,7 +150,8 @@ static int take_one(const struct worker_job *job, const struct os_take *take,
             read_base(job->base_fd, &base);
         worker_output_use_delta(&output, &take->process, buf_span(&base));
     }
-    e = take_into(job, take, &output, result, f);
+    e = take_into(job, take, &output, &result->taken, f);
+    result->plain_bytes = output.plain_bytes;
     worker_output_close(&output);
     buf_done(&base);
     return e;
@@ -172,7 +173,7 @@ static void work(const struct worker_job *job, struct worker_outcome *outcome)
         wait_until(run->at_mono_us);
     outcome->result.began_mono_us = port_mono_us();
     take.deadline_mono_us = outcome->result.began_mono_us + run->deadline_us;
-    outcome->error = take_one(job, &take, &outcome->result.taken, &f);
+    outcome->error = take_one(job, &take, &outcome->result, &f);
     if (outcome->error)
         text_copy(outcome->text, sizeof outcome->text, f.text);
 }

@@ -168,6 +168,8 @@ static int begin_file(void *context, const char *ending, struct failure *f)
 static int write_bytes(void *context, struct span bytes, struct failure *f)
 {
     struct worker_output *o = context;
+    if (o->is_packing)
+        o->plain_bytes += bytes.size_bytes;
     if (o->delta)
         return delta_feed(o->delta, bytes, f);
     return o->is_packing ? feed_zip(o, bytes, f) : write_plain(o, bytes, f);

@@ -19,6 +19,7 @@ struct worker_output {
     uint32_t cpu_percent;   /* of one core, for what is packed; 0: no limit */
     struct zip_stream *zip; /* NULL: nothing was packed yet */
     bool is_packing;        /* the file under way */
+    uint64_t plain_bytes;   /* what went into the packing */
     /* A core: told as differences from an earlier one, or leaving its page list to later ones. */
     bool uses_delta;
     struct os_process process;

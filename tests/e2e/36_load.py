@@ -90,7 +90,13 @@ def judge(name, quiet, loaded, counts, pids):
 
 def sockets(pid):
     folder = "/proc/%d/fd" % pid
-    return sum(os.readlink(os.path.join(folder, fd)).startswith("socket:") for fd in os.listdir(folder))
+    count = 0
+    for fd in os.listdir(folder):
+        try:
+            count += os.readlink(os.path.join(folder, fd)).startswith("socket:")
+        except OSError:
+            pass  # closed meanwhile
+    return count
 
 
 def with_gdb(pid):

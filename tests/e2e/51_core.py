@@ -7,10 +7,11 @@ import hashlib
 import os
 import re
 import shutil
+import socket
 import subprocess
 import time
 
-from trawltest import TMP, Agent, Collector, case, check, check_equal, main, pb, start, wait_for, BIN
+from trawltest import BIN, TMP, Agent, Collector, case, check, check_equal, free_ports, main, pb, start, wait_for
 
 VICTIM = os.environ.get("TRAWL_VICTIMS") or os.path.join(os.path.dirname(BIN), "victims")
 MIB = int(os.environ.get("CORE_MIB", "64"))
@@ -43,6 +44,15 @@ def core(**more):
     more.setdefault("pause_max_us", 1000000 if "core" in more["what"] else 250000)
     more.setdefault("allow_pause", more["pause_max_us"] > 250000)
     return sre.capture("web-1", process=pb.ProcessSelector(pid=victim.pid), **more).incident
+
+
+def is_free(port):
+    with socket.socket() as s:
+        try:
+            s.bind(("127.0.0.1", port))
+        except OSError:
+            return False
+    return True
 
 
 def target(incident):
@@ -212,6 +222,25 @@ def the_collector_killed_in_the_middle():
     a = next(a for a in sre.artifacts(incident) if a.kind == "core")
     check_equal(hashlib.sha256(sre.fetch(incident, "web-1", a.no)).digest(), a.sha256)
     victim_is_unharmed()
+
+
+@case
+def a_service_that_is_restarted_meanwhile_finds_its_port_free():
+    port = free_ports(1)[0]
+    service = start(["/usr/bin/python3", "-c", """
+import os, socket, time
+block = os.urandom(48 << 20)
+s = socket.create_server(("127.0.0.1", %d))
+s.accept()""" % port], os.path.join(TMP, "service.out"))
+    wait_for(lambda: not is_free(port), "the service")
+    incident = sre.capture("web-1", process=pb.ProcessSelector(pid=service.pid), what=["core"], pause_max_us=1000000,
+                           allow_pause=True).incident
+    wait_for(lambda: children(service.pid), "a twin of the service: " + target(incident).reason)
+    service.kill()
+    service.wait()
+    wait_for(lambda: is_free(port), "the port", 2)
+    t = ended(incident)
+    check("process ended while its core was read" in t.reason, t.reason)
 
 
 @case

@@ -96,6 +96,7 @@ def it_is_fetched_as_a_whole_file():
     whole, _ = fetch(first[0], place)
     old, new = blocks(os.path.join(whole, first[1].file)), blocks(path)
     check(len(new) > MIB * 256, "%d pages" % len(new))
+    check_equal(os.path.getsize(path), second[1].plain_bytes)
     same = sum(new[a] == old.get(a) for a in new)
     check(same > len(new) * 0.95 and same < len(new) + 1, "%d of %d pages" % (same, len(new)))
     if shutil.which("gdb"):

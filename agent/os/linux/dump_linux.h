@@ -138,24 +138,24 @@ int dump_relay_start(struct dump_relay *relay, const struct os_output *to, const
 /* After the release: waits until all is written. What `to` returned. */
 int dump_relay_stop(struct dump_relay *relay, struct failure *f);
 
-/* ---- memory that is left (dump_watch.c) ---- */
+/* ---- memory that is left, and the end of the process (dump_watch.c) ---- */
 
 /* `need_bytes` are going to be taken. ERR_REFUSED: too little would be free. ERR_GONE,
  * ERR_UNSUPPORTED as headroom_read(); `root` too. */
 int dump_check_headroom(const char *root, pid_t pid, uint64_t need_bytes, struct failure *f);
 
-/* Kills a twin when memory becomes short. */
+/* Kills a twin when memory becomes short, or its process ends. */
 struct dump_watch {
     const char *root;
     pid_t pid;
+    int process_fd, wake_fd;
     pthread_t thread;
-    pthread_mutex_t lock;
-    pthread_cond_t wake;
-    bool over;
     struct failure cause;
 };
-int dump_watch_start(struct dump_watch *watch, const char *root, pid_t pid, struct failure *f);
-/* ERR_REFUSED: it was killed; *f says why. */
+/* `process_fd`: a pidfd of the process whose twin it is, borrowed; -1: only memory is watched. */
+int dump_watch_start(struct dump_watch *watch, const char *root, pid_t pid, int process_fd,
+                     struct failure *f);
+/* ERR_REFUSED, ERR_GONE: it was killed; *f says why. */
 int dump_watch_stop(struct dump_watch *watch, struct failure *f);
 
 /* ---- the ways to a core (dump.c chooses) ---- */

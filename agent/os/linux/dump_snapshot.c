@@ -242,10 +242,9 @@ static int read_maps(struct twin *twin, struct failure *f)
 static int write_twin(void *context, struct stop *stop, struct failure *f)
 {
     struct twin *twin = context;
-    (void)stop;
     int rc = snapshot_open(&twin->snapshot, f);
     if (rc == 0)
-        rc = dump_watch_start(&twin->watch, "", twin->snapshot.pid, f);
+        rc = dump_watch_start(&twin->watch, "", twin->snapshot.pid, stop->pid_fd, f);
     bool watched = rc == 0;
     if (rc == 0)
         rc = read_maps(twin, f);

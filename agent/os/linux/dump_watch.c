@@ -1,13 +1,17 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Watching memory while a twin is there: each page that the process writes to is copied for it, so
- * a snapshot of a busy process may cost as much as the process. Invariant: the twin is killed
- * within WATCH_US of the moment when too little is free, also while a slow reader blocks the
- * writing. Called by dump_snapshot.c.
+ * Watching while a twin is there. Memory: each page that the process writes to is copied for it, so
+ * a snapshot of a busy process may cost as much as the process. The process itself: the twin holds
+ * its files and ports open, and its control group busy, so it must not outlive it. Invariant: the
+ * twin is killed within WATCH_US of the moment when too little is free, and at once when the
+ * process ends, also while a slow reader blocks the writing. Called by dump_snapshot.c.
  */
+#include <errno.h>
+#include <poll.h>
 #include <signal.h>
 #include <string.h>
-#include <time.h>
+#include <sys/eventfd.h>
+#include <unistd.h>
 
 #include "agent/os/linux/dump_linux.h"
 #include "agent/os/linux/headroom.h"
@@ -47,59 +51,53 @@ static bool is_low(struct dump_watch *watch)
     return true;
 }
 
-static void after_us(struct timespec *t, long us)
+/* Sleeps. False: it is over. */
+static bool look_again(struct dump_watch *watch)
 {
-    clock_gettime(CLOCK_MONOTONIC, t);
-    t->tv_nsec += us * 1000;
-    t->tv_sec += t->tv_nsec / 1000000000;
-    t->tv_nsec %= 1000000000;
+    struct pollfd wait[] = {{watch->wake_fd, POLLIN, 0}, {watch->process_fd, POLLIN, 0}};
+    (void)poll(wait, sizeof wait / sizeof wait[0], WATCH_US / 1000);
+    if (wait[0].revents)
+        return false;
+    if (wait[1].revents)
+        fail(&watch->cause, ERR_GONE,
+             "process ended while its core was read, and the snapshot of it had to make way for "
+             "its successor");
+    return true;
 }
 
 static void *watch_main(void *argument)
 {
     struct dump_watch *watch = argument;
-    pthread_mutex_lock(&watch->lock);
-    while (!watch->over) {
-        if (is_low(watch)) {
+    while (look_again(watch)) {
+        if (watch->cause.code || is_low(watch)) {
             kill(watch->pid, SIGKILL);
             break;
         }
-        struct timespec until;
-        after_us(&until, WATCH_US);
-        pthread_cond_timedwait(&watch->wake, &watch->lock, &until);
     }
-    pthread_mutex_unlock(&watch->lock);
     return NULL;
 }
 
-int dump_watch_start(struct dump_watch *watch, const char *root, pid_t pid, struct failure *f)
+int dump_watch_start(struct dump_watch *watch, const char *root, pid_t pid, int process_fd,
+                     struct failure *f)
 {
-    pthread_condattr_t clock;
-    memset(watch, 0, sizeof *watch);
-    watch->root = root;
-    watch->pid = pid;
-    pthread_mutex_init(&watch->lock, NULL);
-    pthread_condattr_init(&clock);
-    pthread_condattr_setclock(&clock, CLOCK_MONOTONIC);
-    pthread_cond_init(&watch->wake, &clock);
-    pthread_condattr_destroy(&clock);
+    *watch = (struct dump_watch){.root = root, .pid = pid, .process_fd = process_fd};
+    watch->wake_fd = eventfd(0, EFD_CLOEXEC);
+    if (watch->wake_fd < 0)
+        return fail_errno(f, err_from_errno(errno), errno, "cannot watch the snapshot");
     int error = pthread_create(&watch->thread, NULL, watch_main, watch);
     if (error == 0)
         return 0;
-    pthread_cond_destroy(&watch->wake);
-    pthread_mutex_destroy(&watch->lock);
-    return fail_errno(f, err_from_errno(error), error, "cannot watch memory");
+    close(watch->wake_fd);
+    return fail_errno(f, err_from_errno(error), error, "cannot watch the snapshot");
 }
 
 int dump_watch_stop(struct dump_watch *watch, struct failure *f)
 {
-    pthread_mutex_lock(&watch->lock);
-    watch->over = true;
-    pthread_cond_signal(&watch->wake);
-    pthread_mutex_unlock(&watch->lock);
+    uint64_t one = 1;
+    ssize_t put = write(watch->wake_fd, &one, sizeof one); /* an eventfd that is empty takes it */
+    (void)put;
     pthread_join(watch->thread, NULL);
-    pthread_cond_destroy(&watch->wake);
-    pthread_mutex_destroy(&watch->lock);
+    close(watch->wake_fd);
     if (watch->cause.code && f)
         *f = watch->cause;
     return watch->cause.code;

@@ -5,6 +5,7 @@
 #include "agent/os/linux/dump_linux.h"
 
 #include <signal.h>
+#include <sys/syscall.h>
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
@@ -52,7 +53,7 @@ TEST(a_twin_is_killed_when_memory_becomes_short)
     int status = 0;
     pid_t pid = start_twin();
     const char *root = make_host(pid, 512);
-    REQUIRE(dump_watch_start(&watch, root, pid, &f) == 0);
+    REQUIRE(dump_watch_start(&watch, root, pid, -1, &f) == 0);
     nap_ms(200);
     CHECK_EQ_INT(waitpid(pid, &status, WNOHANG), 0);
     host_with(root, 90);
@@ -70,12 +71,35 @@ TEST(a_twin_lives_while_there_is_memory)
     struct failure f = {0, ""};
     pid_t pid = start_twin();
     const char *root = make_host(pid, 120);
-    REQUIRE(dump_watch_start(&watch, root, pid, &f) == 0);
+    REQUIRE(dump_watch_start(&watch, root, pid, -1, &f) == 0);
     nap_ms(200);
     CHECK_EQ_INT(dump_watch_stop(&watch, &f), 0);
     CHECK_EQ_INT(waitpid(pid, NULL, WNOHANG), 0);
     kill(pid, SIGKILL);
     waitpid(pid, NULL, 0);
+}
+
+/* It holds the process's ports and files: a successor must not find them taken. */
+TEST(a_twin_does_not_outlive_its_process)
+{
+    struct dump_watch watch;
+    struct failure f = {0, ""};
+    int status = 0;
+    pid_t pid = start_twin(), process = start_twin();
+    const char *root = make_host(pid, 512);
+    int fd = (int)syscall(SYS_pidfd_open, process, 0);
+    if (fd < 0)
+        check_skip("no pidfd_open(2) in this kernel");
+    REQUIRE(dump_watch_start(&watch, root, pid, fd, &f) == 0);
+    nap_ms(200);
+    CHECK_EQ_INT(waitpid(pid, &status, WNOHANG), 0);
+    kill(process, SIGKILL);
+    CHECK_EQ_INT(waitpid(pid, &status, 0), pid);
+    CHECK(WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL);
+    CHECK_EQ_INT(dump_watch_stop(&watch, &f), ERR_GONE);
+    CHECK(strstr(f.text, "process ended while its core was read") != NULL);
+    waitpid(process, NULL, 0);
+    close(fd);
 }
 
 /* A moment without an answer is no reason to end it. */
@@ -86,7 +110,7 @@ TEST(what_cannot_be_read_kills_nobody)
     pid_t pid = start_twin();
     const char *root = make_host(pid, 512);
     tree_write(root, "/proc/meminfo", "nothing\n");
-    REQUIRE(dump_watch_start(&watch, root, pid, &f) == 0);
+    REQUIRE(dump_watch_start(&watch, root, pid, -1, &f) == 0);
     nap_ms(200);
     CHECK_EQ_INT(dump_watch_stop(&watch, &f), 0);
     CHECK_EQ_INT(waitpid(pid, NULL, WNOHANG), 0);
