@@ -33,24 +33,13 @@
 typedef int (*take_fn)(const struct os_take *take, const struct os_output *out,
                        struct os_result *result, struct failure *f);
 
-static int take_stacks(const struct os_take *take, const struct os_output *out,
-                       struct os_result *result, struct failure *f)
-{
-    struct buf text;
-    buf_init(&text, EVIDENCE_MAX_BYTES);
-    int e = os_stacks_capture(&take->process, take->pause_max_us, &text, result, f);
-    if (!e)
-        e = os_output_file(out, "txt", buf_span(&text), f);
-    buf_done(&text);
-    return e;
-}
-
 static const struct kind {
     const char *name;
     take_fn take;
 } kinds[] = {
-    {"triage", take_triage}, {"stacks", os_stacks_capture},   {"stacks0", os_stacks0_capture},
-    {"logs", take_logs},     {"profile", os_profile_capture},
+    {"triage", os_triage_capture}, {"stacks", os_stacks_capture}, {"stacks0", os_stacks0_capture},
+    {"mini", os_mini_capture},     {"core", os_core_capture},     {"profile", os_profile_capture},
+    {"net", os_net_capture},       {"logs", os_logs_capture},
 };
 
 static const struct kind *find_kind(const char *name)

@@ -86,6 +86,7 @@ function check_library(name) {
     else if (name == "lmdb.h") home("LMDB", "^collector/store_lmdb[a-z_]*\\.c$")
     else if (name ~ /^elfutils\// || name ~ /^(libelf|gelf|dwarf|libdw)\.h$/)
         home("elfutils", "^(agent/os/linux/unwind[a-z_]*|collector/symbols[a-z_]*)\\.c$")
+    else if (name ~ /^(zlib|zconf)\.h$/) home("zlib", "^agent/os/linux/gzip\\.c$")
     else if (name ~ /^(zstd|zstd_errors|zdict)\.h$/) home("zstd", "^common/zip[a-z_]*\\.c$")
     else if (name == "xxhash.h") home("xxHash", "^common/xxh64\\.c$")
     else if (name == "ini.h") home("inih", "^common/conf\\.c$")

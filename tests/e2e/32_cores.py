@@ -198,7 +198,7 @@ def clean(name, path, kind):
 
 
 def of_a_victim():
-    path = os.path.join(VICTIMS, "memory")
+    path = os.path.join(VICTIMS, "known")
     v = start_ready(path, "16", "5")
     ask(v)
     compare("C program", path, v.pid)
@@ -306,7 +306,7 @@ def of_python():
 def build(name, *options, compiler="cc"):
     path = os.path.join(TMP, name)
     command = [compiler, "-O2", "-g", "-D_GNU_SOURCE", "-pthread", *options, "-o", path,
-               os.path.join(HERE, "..", "victims", "memory.c")]
+               os.path.join(HERE, "..", "victims", "known.c")]
     run = subprocess.run(command, capture_output=True, text=True)
     return path if run.returncode == 0 else None
 
@@ -314,7 +314,7 @@ def build(name, *options, compiler="cc"):
 def of_builds():
     for name, options in (("static", ["-static"]), ("static PIE", ["-static-pie"]), ("not PIE", ["-no-pie"]),
                           ("AddressSanitizer", ["-fsanitize=address"])):
-        path = build("memory-" + name.replace(" ", "-"), *options)
+        path = build("known-" + name.replace(" ", "-"), *options)
         if not path:
             report(name, "cannot be built here", skip=True)
             continue
@@ -327,7 +327,7 @@ def of_builds():
 
 
 def of_stripped_and_deleted():
-    path, other = build("memory-gone"), os.path.join(TMP, "kept")
+    path, other = build("known-gone"), os.path.join(TMP, "kept")
     shutil.copy(path, other)
     subprocess.run(["strip", path], check=True)
     v = start_ready(path, "1", "3")
@@ -338,7 +338,7 @@ def of_stripped_and_deleted():
         report("deleted executable, %s: gdb shows locals with a copy of it" % " ".join(kind),
                "" if sum("heap text" in line for line in rest) == 3 else str(rest))
         text = subprocess.run(["eu-unstrip", "-n", "--core", core], capture_output=True, text=True).stdout
-        report("deleted executable, %s: its build-id is in the core" % " ".join(kind), "" if "memory-gone" in text else text)
+        report("deleted executable, %s: its build-id is in the core" % " ".join(kind), "" if "known-gone" in text else text)
         code = subprocess.run(["gdb", "-nx", "-batch", other, core, "-ex", "x/4i main"], capture_output=True, text=True).stdout
         report("deleted executable, %s: its code is in the core" % " ".join(kind), "" if code.count("<main") == 4 else code[-200:])
     stop(v)

@@ -77,7 +77,7 @@ def private_kib(pid):
 def an_agent_with_a_slow_link():
     global victim, agent
     program = os.path.join(TMP, "memory-victim")
-    shutil.copy(os.path.join(VICTIM, "memory"), program)
+    shutil.copy(os.path.join(VICTIM, "known"), program)
     out = os.path.join(TMP, "victim.out")
     victim = start([program, str(MIB), "8"], out)
     wait_for(lambda: open(out).read().startswith("ready"), "the victim's memory", 60)

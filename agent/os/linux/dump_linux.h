@@ -158,6 +158,22 @@ int dump_watch_start(struct dump_watch *watch, const char *root, pid_t pid, int 
 /* ERR_REFUSED, ERR_GONE: it was killed; *f says why. */
 int dump_watch_stop(struct dump_watch *watch, struct failure *f);
 
+/* ---- mappings that are younger than the map (dump_fresh.c) ---- */
+
+#define DUMP_FRESH_MAX 256
+
+struct dump_fresh {
+    int fd; /* -1: none */
+    struct segment_run list[DUMP_FRESH_MAX];
+    size_t count;
+    uint64_t lost_bytes; /* for which there was no room */
+    uint32_t asked;      /* mappings; 0: this kernel cannot be asked */
+};
+int dump_fresh_open(struct dump_fresh *fresh, pid_t pid);
+void dump_fresh_close(struct dump_fresh *fresh);
+/* Held: wants private memory without a file that is in none of d->maps. */
+void dump_fresh_want(struct dump *d, struct dump_fresh *fresh, const struct stop *stop);
+
 /* ---- the ways to a core (dump.c chooses) ---- */
 
 /*

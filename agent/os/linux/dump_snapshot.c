@@ -15,10 +15,13 @@
 #define MAP_US 1 /* of copying one mapping */
 /* Of a range of which little exists, only what does is copied, and so much around it. */
 #define AROUND_BYTES 65536ull
+/* For mappings that come to be between now and the hold: 4 MiB. */
+#define FRESH_PAGES 1024
 
 struct twin {
     struct dump *d;
     struct snapshot snapshot;
+    struct dump_fresh fresh;
     struct maps maps; /* of the twin, and what is only in the process */
     struct failure cause;
     struct dump_watch watch;
@@ -123,7 +126,7 @@ static int want_separate(struct dump *d, struct failure *f)
                   size, limit);
     }
     if (rc == 0)
-        rc = copies_init(&d->copies, (size_t)ranges.pages, f);
+        rc = copies_init(&d->copies, ranges.pages ? (size_t)ranges.pages + FRESH_PAGES : 0, f);
     for (size_t i = 0; rc == 0 && i < ranges.count; i++)
         copies_want_range(&d->copies, ranges.list[i].start, ranges.list[i].end, SIZE_MAX);
     free(ranges.list);
@@ -186,7 +189,12 @@ static int make(void *context, struct stop *stop)
     thread_states_take(&d->states, stop, thread_states_first(stop));
     int rc = snapshot_make(&twin->snapshot, stop, &twin->cause);
     twin->refused = rc == ERR_REFUSED || rc == ERR_UNSUPPORTED;
-    return rc ? rc : copies_fetch(&d->copies, d->process.pid, stop);
+    if (rc)
+        return rc;
+    /* Who keeps memory out of forks may have made more of it. */
+    if (d->copies.capacity > 0)
+        dump_fresh_want(d, &twin->fresh, stop);
+    return copies_fetch(&d->copies, d->process.pid, stop);
 }
 
 /* ---- after ---- */
@@ -216,6 +224,33 @@ static int add_map(struct maps *to, const struct maps *from, const struct map *m
     return rc;
 }
 
+static bool is_known(const struct maps *maps, size_t count, uint64_t start, uint64_t end)
+{
+    struct maps known = *maps;
+    known.count = count;
+    return maps_find(&known, start) || maps_find(&known, end - 1);
+}
+
+/* What came to be shortly before. `own`: how many mappings the twin has. */
+static int add_fresh(struct twin *twin, size_t own)
+{
+    static const struct map plain = {.readable = true, .writable = true};
+    struct maps none = {.paths = {.data = (uint8_t *)"", .size_bytes = 1}};
+    int rc = 0;
+    for (size_t i = 0; rc == 0 && i < twin->fresh.count; i++) {
+        const struct segment_run *run = &twin->fresh.list[i];
+        struct map map = plain;
+        map.start = run->start;
+        map.end = run->end;
+        if (!is_known(&twin->maps, own, run->start, run->end))
+            rc = add_map(&twin->maps, &none, &map);
+    }
+    if (twin->fresh.lost_bytes > 0)
+        dump_note_bytes(twin->d, twin->fresh.lost_bytes,
+                        "mapped shortly before, if the process keeps it out of snapshots");
+    return rc;
+}
+
 /* The twin's mappings are those of the instant, but for what forks leave out. */
 static int read_maps(struct twin *twin, struct failure *f)
 {
@@ -226,12 +261,11 @@ static int read_maps(struct twin *twin, struct failure *f)
     size_t own = twin->maps.count;
     for (size_t i = 0; rc == 0 && i < d->maps.count; i++) {
         const struct map *map = &d->maps.list[i];
-        struct maps known = twin->maps;
-        known.count = own;
-        if (is_separate(d, map) && !maps_find(&known, map->start) &&
-            !maps_find(&known, map->end - 1))
+        if (is_separate(d, map) && !is_known(&twin->maps, own, map->start, map->end))
             rc = add_map(&twin->maps, &d->maps, map);
     }
+    if (rc == 0)
+        rc = add_fresh(twin, own);
     if (rc)
         return fail(f, rc, "no memory for the map of the process");
     if (twin->maps.count > own)
@@ -300,8 +334,11 @@ int dump_core_snapshot(struct dump *d, bool *impossible, struct failure *f)
     }
     if (rc == 0)
         rc = check_memory(d, f);
-    if (rc == 0)
+    if (rc == 0) {
+        (void)dump_fresh_open(&twin->fresh, d->process.pid);
         rc = run(twin, impossible, f);
+        dump_fresh_close(&twin->fresh);
+    }
     snapshot_done(&twin->snapshot);
     maps_done(&twin->maps);
     free(twin);

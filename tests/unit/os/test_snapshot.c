@@ -226,7 +226,7 @@ TEST(reading_the_twin_copies_nothing)
     struct victim v;
     struct reading reading = {.pin = false};
     struct kit kit = {.look = read_and_weigh, .context = &reading};
-    victim_start(&v, "memory", "32", NULL);
+    victim_start(&v, "bulk", "32", NULL);
     CHECK_EQ_INT(kit_take(&kit, &v.process), 0);
     CHECK(reading.bytes > WEIGHT_MIB << 20);
     /* Some of it was shared and no longer is: the process has touched it, or another has ended. */
@@ -242,7 +242,7 @@ TEST(control_reading_by_pinning_is_seen)
     struct victim v;
     struct reading reading = {.pin = true};
     struct kit kit = {.look = read_and_weigh, .context = &reading};
-    victim_start(&v, "memory", "32", NULL);
+    victim_start(&v, "bulk", "32", NULL);
     CHECK_EQ_INT(kit_take(&kit, &v.process), 0);
     CHECK(reading.after_kib > reading.before_kib + WEIGHT_MIB * 1024 / 4);
     victim_end(&v);
@@ -257,7 +257,7 @@ TEST(no_memory_for_a_child_is_said)
     char mib[32];
     long pages = sysconf(_SC_PHYS_PAGES);
     snprintf(mib, sizeof mib, "%ld", pages / 256 / 100 * 180);
-    victim_start(&v, "memory", mib, "vast");
+    victim_start(&v, "bulk", mib, "vast");
     int rc = kit_take(&kit, &v.process);
     if (rc == 0) {
         victim_end(&v);
@@ -429,7 +429,7 @@ TEST_LIMIT(thousands_of_threads_can_be_taken, 120)
 {
     struct victim v;
     struct kit kit = {.context = NULL};
-    victim_start(&v, "memory", "1", "small,3000");
+    victim_start(&v, "bulk", "1", "small,3000");
     for (int i = 0; i < 3; i++) {
         CHECK_EQ_INT(kit_take(&kit, &v.process), 0);
         CHECK_EQ_STR(kit.f.text, "");
@@ -448,7 +448,7 @@ TEST_LIMIT(a_snapshot_that_takes_too_long_is_given_up, 60)
     struct kit kit = {.pause_max_us = 1200};
     char line[64];
     int late = 0;
-    victim_start(&v, "memory", "512", "small,3");
+    victim_start(&v, "bulk", "512", "small,3");
     for (int i = 0; i < TIMES / 4; i++) {
         int rc = kit_take(&kit, &v.process);
         CHECK(rc == ERR_TIMEOUT || rc == 0);
@@ -478,7 +478,7 @@ TEST_LIMIT(the_process_may_die_meanwhile, 60)
     for (int i = 0; i < TIMES; i++) {
         struct victim v;
         struct kit kit = {.look = kill_process};
-        victim_start(&v, "memory", "4", "small,3");
+        victim_start(&v, "bulk", "4", "small,3");
         CHECK_EQ_INT(kit_take(&kit, &v.process), 0);
         victim_end(&v);
     }

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * A victim with memory: `memory MIB KIND[,THREADS]` touches so many MiB of small or huge pages, or
+ * A victim with memory: `bulk MIB KIND[,THREADS]` touches so many MiB of small or huge pages, or
  * "vast": only maps them, in two pieces that become one mapping, which no fork can account for when
  * it is larger than memory. THREADS sleep. "KIND,THREADS,beat" has a thread besides that measures
  * the longest time in which it did not run; each line on its input is answered by that time in
