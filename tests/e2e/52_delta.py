@@ -1,21 +1,52 @@
 #!/usr/bin/python3
 # SPDX-License-Identifier: Apache-2.0
 """A second core of one process sends only what has changed; it is fetched as a whole file, from this incident or another,
-and a base that is gone makes the next core whole."""
+and a base that is gone makes the next core whole. CORE_MIB is the size of the process (64)."""
 import hashlib
 import json
 import os
 import re
 import shutil
 import subprocess
+import threading
 
 from trawltest import BIN, TMP, Agent, Collector, case, check, check_equal, main, pb, start, wait_for
 
 VICTIMS = os.environ.get("TRAWL_VICTIMS") or os.path.join(os.path.dirname(BIN), "victims")
-MIB = 64
+MIB = int(os.environ.get("CORE_MIB", "64"))
+AGENT_KIB_MAX, WORKER_KIB_MAX = 8192, 32768
 c = Collector()
 admin, sre, developer = c.person("admin"), c.person("sre"), c.person("developer")
 victim = agent = first = second = None
+
+
+def children(pid):
+    out = subprocess.run(["ps", "-o", "pid=", "--ppid", str(pid)], capture_output=True, text=True).stdout
+    return [int(word) for word in out.split()]
+
+
+def number(pid, file, pattern):
+    try:
+        with open("/proc/%d/%s" % (pid, file)) as f:
+            return sum(int(n) for n in re.findall(pattern, f.read()))
+    except OSError:
+        return 0  # gone meanwhile
+
+
+class Watch(threading.Thread):
+    """The most memory that the agent's main process (private) and its workers (resident) have, in KiB."""
+
+    def __init__(self):
+        super().__init__(daemon=True)
+        self.agent = self.worker = 0
+        self.over = threading.Event()
+
+    def run(self):
+        while not self.over.wait(0.02):
+            self.agent = max(self.agent, number(agent.process.pid, "smaps_rollup", r"Private_\w+:\s+(\d+)"))
+            for broker in children(agent.process.pid):
+                for worker in children(broker):
+                    self.worker = max(self.worker, number(worker, "status", r"VmRSS:\s+(\d+)"))
 
 
 def core(**more):
@@ -24,7 +55,7 @@ def core(**more):
         incident = sre.capture("web-1", process=pb.ProcessSelector(pid=victim.pid), what=["core"], pause_max_us=250000,
                                **more).incident
         t = wait_for(lambda: sre.targets(incident)["web-1"] if sre.targets(incident)["web-1"].state >= pb.DONE else None,
-                     "a final state", 90)
+                     "a final state", 90 + MIB / 4)
         if t.state == pb.DONE or "limit" not in t.reason:
             break
     check_equal(t.state, pb.DONE, t.reason)
@@ -70,8 +101,16 @@ def a_process_and_an_agent():
 @case
 def the_first_core_is_whole():
     global first
+    watch = Watch()
+    watch.start()
     incident, a = core()
+    watch.over.set()
+    watch.join()
     first = (incident, a)
+    print("      agent %d KiB private, worker %d KiB resident at most; paused %.1f ms, expected %.1f"
+          % (watch.agent, watch.worker, a.pause_us / 1000, a.expected_us / 1000))
+    check(0 < watch.agent < AGENT_KIB_MAX, "the agent's memory")
+    check(0 < watch.worker < WORKER_KIB_MAX, "the worker's memory")
     check_equal(a.encoding, "zstd")
     check_equal(a.base_no, 0)
     check(a.size_bytes > MIB << 19, "%d bytes" % a.size_bytes)
