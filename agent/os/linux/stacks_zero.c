@@ -5,9 +5,6 @@
  * between two looks, told by that file and by how long it ran in all. Called by agent/worker.c, in
  * the worker.
  */
-#include <elf.h>
-#include <errno.h>
-#include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -38,55 +35,6 @@ struct look {
     uint8_t *scratch;
     int failed_code; /* why some thread's system call could not be read; 0: it could */
 };
-
-/* ---- may it be looked at ---- */
-
-/* elf(5), e_ident and e_machine. */
-static int check_machine(const struct os_process *process, struct failure *f)
-{
-    Elf64_Ehdr head;
-    char path[64];
-    snprintf(path, sizeof path, "/proc/%u/exe", process->pid);
-    int fd = open(path, O_RDONLY | O_CLOEXEC);
-    if (fd < 0 && (errno == EACCES || errno == EPERM))
-        return fail(f, ERR_DENIED, "process of user %u: needs root or CAP_SYS_PTRACE",
-                    process->uid);
-    if (fd < 0)
-        return fail(f, ERR_GONE, "process ended");
-    ssize_t got = read(fd, &head, sizeof head);
-    close(fd);
-    if (got != (ssize_t)sizeof head || memcmp(head.e_ident, ELFMAG, SELFMAG) != 0 ||
-        head.e_ident[EI_CLASS] != ELFCLASS64 || head.e_machine != EM_X86_64)
-        return fail(f, ERR_UNSUPPORTED, "pid %u is not a 64-bit x86-64 process", process->pid);
-    return 0;
-}
-
-static int check_identity(const struct os_process *process, struct failure *f)
-{
-    struct os_process now;
-    int rc = os_process_get("", process->pid, &now, f);
-    if (rc)
-        return rc;
-    if (now.start_ticks != process->start_ticks)
-        return fail(f, ERR_GONE, "process ended, pid %u is another one now ('%s')", process->pid,
-                    now.name);
-    return 0;
-}
-
-static int check(const struct os_process *process, struct failure *f)
-{
-    char data[PROC_STAT_SIZE];
-    struct span text;
-    struct proc_stat stat;
-    int rc = check_identity(process, f);
-    if (rc == 0)
-        rc = proc_read_pid("", process->pid, "stat", data, sizeof data, &text, f);
-    if (rc)
-        return rc;
-    if (proc_parse_stat(text, &stat) == 0 && proc_is_kernel_thread(&stat))
-        return fail(f, ERR_REFUSED, "pid %u is a kernel thread", process->pid);
-    return check_machine(process, f);
-}
 
 /* ---- one look at one thread ---- */
 
@@ -310,7 +258,7 @@ int os_stacks0_capture(const struct os_take *take, const struct os_output *out,
         return fail(f, ERR_NOMEM, "no memory to capture");
     look->job.head.kind = "stacks0";
     maps_init(&look->job.maps);
-    int rc = check(&take->process, f);
+    int rc = stop_check_target(&take->process, f);
     if (rc == 0)
         rc = stacks_job_open(&look->job, take, f);
     look->job.head.wall_us = port_wall_us();
@@ -318,7 +266,7 @@ int os_stacks0_capture(const struct os_take *take, const struct os_output *out,
         rc = look_at_all(look, result, f);
     /* Whatever was read, was read of the process that was meant. */
     if (rc == 0)
-        rc = check_identity(&take->process, f);
+        rc = stop_check_target(&take->process, f);
     if (rc == 0)
         rc = verdict(look, result, f);
     if (rc == 0)

@@ -127,6 +127,9 @@ int stop_wait(pid_t tid, uint64_t until_us, siginfo_t *info);
 
 /* The checks of stop_open() that need no list; in stop_check.c. */
 int stop_check(const struct os_process *process, struct failure *f);
+/* Those of them that also who only looks must make: it is the process that was meant, not the
+ * kernel's own, and of this machine's kind. ERR_GONE, ERR_REFUSED, ERR_DENIED, ERR_UNSUPPORTED. */
+int stop_check_target(const struct os_process *process, struct failure *f);
 /* Who traces this thread: 0 nobody. Also whether it has ended or sleeps uninterruptibly. */
 int stop_thread_status(pid_t pid, pid_t tid, pid_t *tracer, char *state);
 

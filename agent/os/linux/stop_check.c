@@ -52,13 +52,18 @@ static int check_identity(const struct os_process *process, struct failure *f)
     return 0;
 }
 
-static int check_kind(const struct os_process *process, struct failure *f)
+static int check_ours(const struct os_process *process, struct failure *f)
 {
     pid_t pid = (pid_t)process->pid;
     if (pid <= 1)
         return fail(f, ERR_REFUSED, "pid 1 is never stopped");
     if (pid == getpid() || pid == getppid())
         return fail(f, ERR_REFUSED, "pid %u is ourselves", process->pid);
+    return 0;
+}
+
+static int check_kind(const struct os_process *process, struct failure *f)
+{
     char data[PROC_STAT_SIZE];
     struct span text;
     struct proc_stat stat;
@@ -115,9 +120,19 @@ static int check_machine(const struct os_process *process, struct failure *f)
     return 0;
 }
 
+int stop_check_target(const struct os_process *process, struct failure *f)
+{
+    int rc = check_identity(process, f);
+    if (rc == 0)
+        rc = check_kind(process, f);
+    return rc ? rc : check_machine(process, f);
+}
+
 int stop_check(const struct os_process *process, struct failure *f)
 {
     int rc = check_identity(process, f);
+    if (rc == 0)
+        rc = check_ours(process, f);
     if (rc == 0)
         rc = check_kind(process, f);
     if (rc == 0)
