@@ -61,7 +61,9 @@ static int add_base(struct bases *bases, const trawl_v1_Artifact *of)
     text_copy(a->record.incident, sizeof a->record.incident, of->base_incident);
     text_copy(a->record.host, sizeof a->record.host, of->host);
     a->record.no = of->base_no;
-    text_format(a->file, sizeof a->file, ".base-%s-%u", of->base_incident, of->base_no);
+    /* An ID that cannot be part of a path is of no incident: it stays without a file, failed. */
+    if (bundle_is_safe_name(of->base_incident))
+        text_format(a->file, sizeof a->file, ".base-%s-%u", of->base_incident, of->base_no);
     fail(&a->why, ERR_NOTFOUND, "core %u of incident '%s', from which it is told, is not there",
          of->base_no, of->base_incident);
     return 0;
@@ -77,7 +79,8 @@ static int on_part(void *owner, struct span message, struct failure *f)
     const trawl_v1_Artifact *found = &part.body.artifact;
     for (size_t i = 0; i < bases->count; i++) {
         struct bundle_artifact *a = &bases->list[i];
-        bool same = a->record.no == found->no && strcmp(a->record.host, found->host) == 0 &&
+        bool same = a->file[0] && a->record.no == found->no &&
+                    strcmp(a->record.host, found->host) == 0 &&
                     strcmp(a->record.incident, found->incident) == 0;
         if (!same || !found->sealed || found->sha256.size != 32)
             continue;

@@ -381,7 +381,7 @@ static void remove_bases(const struct fetch *f)
     if (f->done_files < f->all_files)
         return;
     for (size_t i = 0; i < f->bases.count; i++) {
-        if (path_of(f, &f->bases.list[i], path, NULL))
+        if (f->bases.list[i].state == BUNDLE_FAILED || path_of(f, &f->bases.list[i], path, NULL))
             continue;
         file_remove(path);
         if (text_format(stamp, sizeof stamp, "%s.unpacked", path) == 0)
