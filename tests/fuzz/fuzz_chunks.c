@@ -21,7 +21,9 @@ static int on_file(void *context, const struct broker_file *file, struct failure
     (void)f;
     assert(memchr(file->ending, '\0', sizeof file->ending) && file->ending[0]);
     assert(!strchr(file->ending, '/') && !strstr(file->ending, ".."));
-    assert(file->encoding[0] == '\0' || strcmp(file->encoding, "zstd") == 0);
+    assert(file->encoding[0] == '\0' || strcmp(file->encoding, BROKER_ZSTD) == 0 ||
+           strcmp(file->encoding, BROKER_ZSTD_DELTA) == 0 ||
+           strcmp(file->encoding, BROKER_PAGES) == 0);
     assert(++got->files <= BROKER_FILES_MAX);
     return 0;
 }
