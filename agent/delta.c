@@ -18,6 +18,8 @@
 #define LIST_HEAD_SIZE 48
 #define LIST_SEGMENT_SIZE 24
 #define HEADERS_MAX (8u << 20) /* of a core: program headers */
+#define HASH_BLOCK 8192u       /* hashes allocated at once */
+#define HASH_BLOCKS (DELTA_PAGES_MAX / HASH_BLOCK)
 #define RUN_BYTES (256u << 10) /* of changed pages, before they are written */
 #define RUN_MAX (16u << 20)    /* of one record: who applies it does other things in between */
 #define OUT_MAX (RUN_BYTES + 1024)
@@ -43,8 +45,8 @@ struct delta {
     bool has_segments, no_segments;
     struct segment *segments;
     size_t segment_count, segment_hint;
-    uint64_t *hashes;
-    size_t hash_count, hash_capacity;
+    uint64_t *hashes[HASH_BLOCKS]; /* blocks of HASH_BLOCK: none is moved when more come */
+    size_t hash_count;
     bool too_large;
     uint8_t partial[DELTA_PAGE];
     size_t partial_bytes;
@@ -135,7 +137,8 @@ void delta_close(struct delta *d)
     buf_done(&d->run_data);
     buf_done(&d->out);
     free(d->segments);
-    free(d->hashes);
+    for (size_t i = 0; i < HASH_BLOCKS; i++)
+        free(d->hashes[i]);
     free(d);
 }
 
@@ -307,23 +310,15 @@ static int put_page(struct delta *d, struct span page, uint64_t hash, bool has_a
     return add_to_run(d, PATCH_DATA, 0, page, f);
 }
 
-static int keep_hash(struct delta *d, uint64_t hash)
+/* Where there is no room there is no list, so no base: the core itself is whole. */
+static void keep_hash(struct delta *d, uint64_t hash)
 {
-    if (d->too_large)
-        return 0;
-    if (d->hash_count == d->hash_capacity) {
-        size_t wanted = d->hash_capacity ? 2 * d->hash_capacity : 1024;
-        uint64_t *grown =
-            wanted > DELTA_PAGES_MAX ? NULL : realloc(d->hashes, wanted * sizeof *grown);
-        if (!grown) {
-            d->too_large = true; /* no list, so no base: the core itself is whole */
-            return 0;
-        }
-        d->hashes = grown;
-        d->hash_capacity = wanted;
-    }
-    d->hashes[d->hash_count++] = hash;
-    return 0;
+    size_t block = d->hash_count / HASH_BLOCK;
+    if (!d->too_large && block < HASH_BLOCKS && !d->hashes[block])
+        d->hashes[block] = malloc(HASH_BLOCK * sizeof(uint64_t));
+    d->too_large = d->too_large || block >= HASH_BLOCKS || !d->hashes[block];
+    if (!d->too_large)
+        d->hashes[block][d->hash_count++ % HASH_BLOCK] = hash;
 }
 
 /* A whole page of the new core; at the file's end it may be shorter. */
@@ -337,7 +332,9 @@ static int take_page(struct delta *d, struct span page, struct failure *f)
     d->at += page.size_bytes;
     if (d->has_base)
         return put_page(d, page, hash, has_address, address, f);
-    return page.size_bytes == DELTA_PAGE ? keep_hash(d, hash) : 0;
+    if (page.size_bytes == DELTA_PAGE)
+        keep_hash(d, hash);
+    return 0;
 }
 
 static int take_pages(struct delta *d, struct span bytes, struct failure *f)
@@ -435,7 +432,7 @@ static int write_list(const struct delta *d, struct buf *out, delta_write_fn wri
             e = flush_list(out, LIST_PIECE, write, context, f);
     }
     for (size_t i = 0; !e && i < d->hash_count; i++) {
-        e = buf_append_u64(out, d->hashes[i]);
+        e = buf_append_u64(out, d->hashes[i / HASH_BLOCK][i % HASH_BLOCK]);
         if (!e)
             e = flush_list(out, LIST_PIECE, write, context, f);
     }

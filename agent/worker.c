@@ -24,7 +24,6 @@
 #include "common/port.h"
 #include "common/text.h"
 
-#define READ_BYTES 65536
 #define BASE_BYTES_MAX (64u << 20) /* a page list: of a core of 30 GiB */
 #define SPIN_US 1500               /* the last bit before an asked instant is waited awake */
 
@@ -94,18 +93,25 @@ int worker_check_process(const struct os_process *then, struct os_process *now, 
     return 0;
 }
 
-/* The page list of an earlier core; what cannot be read is as good as none. */
+static uint64_t size_of(int fd)
+{
+    uv_fs_t request;
+    uint64_t size = uv_fs_fstat(NULL, &request, fd, NULL) == 0 ? request.statbuf.st_size : 0;
+    uv_fs_req_cleanup(&request);
+    return size;
+}
+
+/* The page list of an earlier core, in one piece of memory; what cannot be read is as good as
+ * none. */
 static void read_base(int fd, struct buf *out)
 {
-    int n = 1;
-    while (n > 0) {
-        uint8_t *room;
+    uint8_t *room;
+    uint64_t size = size_of(fd);
+    int n = size > 0 && size <= BASE_BYTES_MAX && buf_reserve(out, (size_t)size, &room) == 0;
+    while (n > 0 && out->size_bytes < size) {
         uv_fs_t request;
-        if (buf_reserve(out, READ_BYTES, &room)) {
-            buf_clear(out);
-            return;
-        }
-        uv_buf_t piece = uv_buf_init((char *)room, READ_BYTES);
+        uv_buf_t piece =
+            uv_buf_init((char *)room + out->size_bytes, (unsigned)(size - out->size_bytes));
         n = uv_fs_read(NULL, &request, fd, &piece, 1, -1, NULL);
         uv_fs_req_cleanup(&request);
         buf_commit(out, n > 0 ? (size_t)n : 0);

@@ -62,6 +62,19 @@ def core(**more):
     return incident, newest(incident)
 
 
+def watched_core():
+    watch = Watch()
+    watch.start()
+    incident, a = core()
+    watch.over.set()
+    watch.join()
+    print("      agent %d KiB private, worker %d KiB resident at most; paused %.1f ms, expected %.1f"
+          % (watch.agent, watch.worker, a.pause_us / 1000, a.expected_us / 1000))
+    check(0 < watch.agent < AGENT_KIB_MAX, "the agent's memory")
+    check(0 < watch.worker < WORKER_KIB_MAX, "the worker's memory")
+    return incident, a
+
+
 def newest(incident):
     return max((a for a in sre.artifacts(incident) if a.kind == "core"), key=lambda a: a.no)
 
@@ -96,21 +109,15 @@ def a_process_and_an_agent():
     wait_for(lambda: open(out).read().startswith("ready"), "the victim's memory", 60)
     agent = Agent(c, "web-1")
     agent.wait_online()
+    # The broker measures what pauses cost, on a child with memory of its own: that is no worker.
+    wait_for(lambda: all(not children(broker) for broker in children(agent.process.pid)), "the costs of pauses")
 
 
 @case
 def the_first_core_is_whole():
     global first
-    watch = Watch()
-    watch.start()
-    incident, a = core()
-    watch.over.set()
-    watch.join()
+    incident, a = watched_core()
     first = (incident, a)
-    print("      agent %d KiB private, worker %d KiB resident at most; paused %.1f ms, expected %.1f"
-          % (watch.agent, watch.worker, a.pause_us / 1000, a.expected_us / 1000))
-    check(0 < watch.agent < AGENT_KIB_MAX, "the agent's memory")
-    check(0 < watch.worker < WORKER_KIB_MAX, "the worker's memory")
     check_equal(a.encoding, "zstd")
     check_equal(a.base_no, 0)
     check(a.size_bytes > MIB << 19, "%d bytes" % a.size_bytes)
@@ -119,7 +126,7 @@ def the_first_core_is_whole():
 @case
 def the_second_sends_only_what_has_changed():
     global second
-    incident, a = core()
+    incident, a = watched_core()
     second = (incident, a)
     check_equal((a.encoding, a.base_incident, a.base_no), ("zstd-delta", first[0], first[1].no))
     check(a.size_bytes * 20 < first[1].size_bytes, "%d of %d bytes" % (a.size_bytes, first[1].size_bytes))
