@@ -2,34 +2,19 @@
 """Captured stacks against gdb's, function by function and thread by thread, of an idle redis-server and of a victim with
 inlined functions; and what a client of redis-server notices of captures. BUILD_DIR names the build folder.
 Ends only what it started, by pid."""
-import atexit
 import os
 import re
-import shutil
 import socket
 import subprocess
 import sys
-import tempfile
 import threading
 import time
 
-BUILD = os.environ.get("BUILD_DIR") or sys.exit("BUILD_DIR must name a build folder")
+from framestest import plain
+from victimtest import BUILD, TMP, Victim, finish, possible, report, run, say, start, wait_for
+
 CAPTURE = os.path.join(BUILD, "bench", "bench_stacks")
-TMP = tempfile.mkdtemp(prefix="trawl-stacks-")
 CAPTURES_UNDER_LOAD = 20
-passed = failed = skipped = 0
-processes = []
-
-
-def clean_up():
-    for p in processes:
-        if p.poll() is None:
-            p.kill()
-            p.wait()
-    shutil.rmtree(TMP, ignore_errors=True)
-
-
-atexit.register(clean_up)
 
 # Runs inside gdb: one line a frame. Frames that gdb guesses from call sites of tail calls are not on the stack, and are left
 # out. "start": how far the place is behind the symbol that gdb finds for it.
@@ -54,34 +39,6 @@ for thread in gdb.selected_inferior().threads():
             exact = True
         frame = frame.older()
 """
-
-
-def report(name, problem="", skip=False):
-    global passed, failed, skipped
-    if skip:
-        skipped += 1
-        print("skip  %s: %s" % (name, problem))
-    elif problem:
-        failed += 1
-        print("FAIL  %s: %s" % (name, problem))
-    else:
-        passed += 1
-        print("ok    %s" % name)
-    sys.stdout.flush()
-
-
-def start(*command, **more):
-    process = subprocess.Popen(command, **more)
-    processes.append(process)
-    return process
-
-
-def wait_for(condition, what, seconds=20):
-    end = time.monotonic() + seconds
-    while not condition():
-        if time.monotonic() > end:
-            raise TimeoutError("%s: not after %d s" % (what, seconds))
-        time.sleep(0.01)
 
 
 def by_gdb(pid):
@@ -111,11 +68,6 @@ def by_us(pid):
             for tid in tids:
                 stacks.setdefault(tid, []).append((frame.group(1), int(frame.group(2) or "0", 16), bool(frame.group(3))))
     return stacks, run.stdout
-
-
-def plain(name):
-    """One function has many names: __GI___libc_read, __libc_read, read."""
-    return re.sub(r"^(_*GI_+|_+)*(libc_|IO_new_|IO_)?", "", re.sub(r"@.*", "", name or ""))
 
 
 def same(ours, theirs):
@@ -201,13 +153,13 @@ def clients_notice_nothing(pid, path):
     quiet = Client(path)
     quiet.start()
     time.sleep(1)
-    print("      without captures: " + quiet.end())
+    say("without captures: " + quiet.end())
     client = Client(path)
     client.start()
     for _ in range(CAPTURES_UNDER_LOAD):
         by_us(pid)
     words = client.end()
-    print("      with %d captures: %s" % (CAPTURES_UNDER_LOAD, words))
+    say("with %d captures: %s" % (CAPTURES_UNDER_LOAD, words))
     report("clients of redis-server see no error", "; ".join((quiet.errors + client.errors)[:3]))
 
 
@@ -236,24 +188,13 @@ def no_network(pid):
             report("no debuginfod server is asked", "" if "timed out" in str(e) else repr(e))
 
 
-def main():
-    if not os.path.exists(CAPTURE):
-        report("stacks", CAPTURE + " was not built")
-    elif os.geteuid() != 0:
-        report("stacks", "needs root", skip=True)
-    elif not shutil.which("gdb") or not shutil.which("redis-server"):
-        report("stacks", "needs gdb and redis-server (deploy/deps.sh)", skip=True)
-    else:
-        redis, path = start_redis()
-        compare("idle redis-server", redis.pid)
-        victim = start(os.path.join(BUILD, "victims", "threads"), "7", stdin=subprocess.PIPE, stdout=subprocess.PIPE)
-        victim.stdout.readline()
-        compare("a victim with inlined functions", victim.pid)
-        clients_notice_nothing(redis.pid, path)
-        nothing_is_left(redis.pid)
-        no_network(redis.pid)
-    print("%d passed, %d failed, %d skipped" % (passed, failed, skipped))
-    return 1 if failed else 0
+def stacks():
+    redis, path = start_redis()
+    compare("idle redis-server", redis.pid)
+    compare("a victim with inlined functions", Victim("threads", "7").pid)
+    clients_notice_nothing(redis.pid, path)
+    nothing_is_left(redis.pid)
+    no_network(redis.pid)
 
 
-sys.exit(main())
+sys.exit(run([stacks]) if possible("stacks", CAPTURE, "gdb", "redis-server") else finish())

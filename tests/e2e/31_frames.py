@@ -10,9 +10,8 @@ import shutil
 import subprocess
 import sys
 
-sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
-from framestest import (BUILD, TAKE, TMP, by_gdb, compare, difference, end, is_guess, report, start, start_ready, stop,
-                        take, threads_of, wait_for)
+from framestest import by_gdb, compare, difference, is_guess, take, threads_of
+from victimtest import BUILD, TAKE, TMP, end, finish, possible, report, run, say, start, start_ready, wait_for
 
 SOURCES = os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "victims", "languages")
 PYTHON = "/usr/bin/python3"
@@ -65,13 +64,13 @@ def nginx():
         f.write("daemon off; worker_processes 1; pid %s/nginx.pid; error_log %s/nginx.log;\n"
                 "events { worker_connections 64; }\n"
                 "http { access_log off; server { listen unix:%s/nginx.sock; location / { return 200; } } }\n" % (TMP, TMP, TMP))
-    master = start("nginx", "-c", conf, "-p", TMP)
+    master = start("nginx", "-c", conf, "-p", TMP, start_new_session=True)
     children = "/proc/%d/task/%d/children" % (master.pid, master.pid)
     wait_for(lambda: os.path.exists(TMP + "/nginx.sock") and open(children).read().split(), "nginx")
     worker = int(open(children).read().split()[0])
     compare("nginx, master", master.pid)
     compare("nginx, worker", worker)
-    stop(master)
+    end(master)
 
 
 def find_backend(postmaster):
@@ -99,7 +98,8 @@ def postgresql():
     os.mkdir(data)
     shutil.chown(data, "postgres", "postgres")
     subprocess.run([tools + "/initdb", "-D", data, "-A", "trust", "--no-sync"], check=True, **as_user)
-    server = start(tools + "/postgres", "-D", data, "-k", data, "-c", "listen_addresses=", "-c", "fsync=off", **as_user)
+    server = start(tools + "/postgres", "-D", data, "-k", data, "-c", "listen_addresses=", "-c", "fsync=off",
+                   start_new_session=True, **as_user)
     wait_for(lambda: subprocess.run([tools + "/psql", "-h", data, "-d", "postgres", "-c", "SELECT 1"], **as_user).returncode == 0,
              "PostgreSQL to answer")
     client = start(tools + "/psql", "-h", data, "-d", "postgres", "-c", "SELECT pg_sleep(3600)", **as_user)
@@ -107,8 +107,8 @@ def postgresql():
     evidence = compare("PostgreSQL, a backend in a query", find_backend(server.pid))
     expect_order("PostgreSQL: the query is seen", evidence, "WaitLatch", "pg_sleep", "PortalRun", "PostgresMain", "main")
     compare("PostgreSQL, postmaster", server.pid)
-    stop(client)
-    stop(server)
+    end(client)
+    end(server)
 
 
 # ---- languages ----
@@ -121,7 +121,7 @@ def cplusplus():
     evidence = compare("C++ -O2", process.pid)
     expect_order("C++: a template under a lambda", evidence, "stand", "SquareIdLi3EE4area", "in_lambda")
     expect_order("C++: a destructor during unwinding", evidence, "stand", "GuardD", "in_unwinding")
-    stop(process)
+    end(process)
 
 
 def golang():
@@ -131,7 +131,7 @@ def golang():
     process = start_ready(path)
     evidence = compare("Go", process.pid, may_explain=True)
     expect_order("Go: nested functions", evidence, "syscall.read", "main.inner", "main.middle", "main.outer", "runtime.goexit")
-    stop(process)
+    end(process)
     stripped = build("golang_stripped", "go", "build", "-ldflags=-s -w", "-o", "%o", source("frames.go"))
     process = start_ready(stripped)
     _, evidence = take("stacks0", process.pid)
@@ -140,7 +140,7 @@ def golang():
            "" if cut and "no unwind information" in evidence["missing"] else evidence["missing"] or "nothing is said")
     sections = subprocess.run(["readelf", "-SW", stripped], capture_output=True, text=True).stdout
     report("Go, stripped: and it is true", "" if ".debug_frame" not in sections and ".eh_frame" not in sections else sections)
-    stop(process)
+    end(process)
 
 
 def rust():
@@ -151,7 +151,7 @@ def rust():
     compare("Rust -O", process.pid, ("stacks",))
     evidence = compare("Rust -O", process.pid, ("stacks0",), may_explain=True)
     expect_order("Rust: a trait object under a closure", evidence, "sleep", "area", "middle", "outer")
-    stop(process)
+    end(process)
 
 
 def python():
@@ -166,7 +166,7 @@ def python():
     report("Python: file and line of the call", problem or ("" if frames else "no frame"))
     report("Python: nothing is missing", evidence["missing"])
     report("Python: folded", "" if ";leaf (frames.py:%d);" % line in evidence["folded"] else evidence["folded"])
-    stop(process)
+    end(process)
 
 
 def python_versions():
@@ -185,7 +185,7 @@ def python_versions():
         if not 8 <= int(version.split(".")[1]) <= 12:
             words = evidence["missing"]
             report(name + ": said to be unknown", "" if "python frames: %s: " % version in words else words or "nothing is said")
-            stop(process)
+            end(process)
             continue
         os.kill(process.pid, 10)
         wait_for(lambda: open(errors).read().count("File ") >= 20 and open(errors).read().endswith("\n"), "faulthandler")
@@ -198,7 +198,7 @@ def python_versions():
                "%s here, %s there" % (bare(ours), bare(theirs)))
         report(name + ": each between the native frames that run it",
                "" if all(starts_between(g["frames"]) for g in evidence["groups"]) else [names(g["frames"]) for g in evidence["groups"]])
-        stop(process)
+        end(process)
 
 
 def starts_between(frames):
@@ -217,7 +217,7 @@ def node():
     path = os.path.realpath("/usr/bin/node" if os.path.exists("/usr/bin/node") else shutil.which("node"))
     process = start_ready(path, source("frames.js"), "idle")
     compare("node, idle", process.pid)
-    stop(process)
+    end(process)
     options = ["--perf-basic-prof", "--interpreted-frames-native-stack"]
     process = start_ready(path, *options, source("frames.js"), "wait", cwd=TMP)
     evidence = compare("node, in JavaScript", process.pid, may_explain=True)
@@ -225,7 +225,7 @@ def node():
                  "FutexEmulation", "inner ", "middle ", "outer ", "Builtins_JSEntry", "LoadEnvironment", "_start")
     main = [g for g in evidence["groups"] if any(t["tid"] == process.pid for t in g["threads"])][0]
     report("node: the main thread's stack is whole", main["why_no_more"])
-    stop(process)
+    end(process)
     names_file = "/tmp/perf-%d.map" % process.pid
     if os.path.exists(names_file):
         os.unlink(names_file)
@@ -233,11 +233,11 @@ def node():
     _, evidence = take("stacks", process.pid)
     report("node without a list of names: said", "" if "perf-" in evidence["missing"] else evidence["missing"] or "nothing is said")
     report("node without a list of names: and it is true", "" if not os.path.exists("/tmp/perf-%d.map" % process.pid) else "there is one")
-    stop(process)
+    end(process)
     process = start_ready(path, *options, source("frames.js"), "spin", cwd=TMP)
     verdict, evidence = take("stacks", process.pid)
     expect_order("node, computing: its function is named", evidence, "inner ")
-    stop(process)
+    end(process)
     os.unlink("/tmp/perf-%d.map" % process.pid)
 
 
@@ -254,7 +254,7 @@ def java():
     native = [g for g in evidence["groups"] if not any(is_guess(f) for f in g["frames"])]
     report("Java: %d threads of the machine itself are whole" % sum(g["count"] for g in native),
            [g["why_no_more"] for g in native if g["why_no_more"]] or ("" if native else "none"))
-    stop(process)
+    end(process)
 
 
 # ---- how a program was made ----
@@ -265,7 +265,7 @@ def static():
     if path:
         process = start_ready(path, "3")
         compare("a static program", process.pid)
-        stop(process)
+        end(process)
 
 
 def stripped():
@@ -276,7 +276,7 @@ def stripped():
         plain = [f for g in evidence["groups"] for f in g["frames"] if f.get("module") == "stripped"]
         problem = [f for f in plain if f["function"] and f["function"] != "_start" or not f["build_id"] or not f["offset"]]
         report("a stripped program: module, build-id and offset of each frame", problem or ("" if plain else "none"))
-        stop(process)
+        end(process)
 
 
 def no_rules():
@@ -291,7 +291,7 @@ def no_rules():
         sleepers = [g for g in evidence["groups"] if g["threads"][0]["name"] == "sleeper"][0]
         said = any(is_guess(f) for f in sleepers["frames"]) or sleepers["why_no_more"] in evidence["missing"]
         report("no unwind information, %s: said" % kind, "" if said and sleepers["why_no_more"] else sleepers)
-    stop(process)
+    end(process)
 
 
 def thousands():
@@ -305,13 +305,13 @@ def thousands():
     report("%d threads without a stop: the same group" % THREADS,
            "" if evidence["groups"][0]["signature"] == busiest["signature"] and
            evidence["groups"][0]["count"] == THREADS else "%s" % zero)
-    print("      stacks: %d KiB, %.2f s of CPU; stacks0: %d KiB, %.2f s" %
-          (verdict["rss_kib"], verdict["cpu_us"] / 1e6, zero["rss_kib"], zero["cpu_us"] / 1e6))
+    say("stacks: %d KiB, %.2f s of CPU; stacks0: %d KiB, %.2f s" %
+        (verdict["rss_kib"], verdict["cpu_us"] / 1e6, zero["rss_kib"], zero["cpu_us"] / 1e6))
     refused, _ = take("stacks", process.pid, "--pause-max", "5ms")
     report("%d threads: refused above the limit, with the options" % THREADS,
            "" if re.match(r"pause would be \d+ ms, limit 5.0 ms: --pause-max allows more, 'stacks0' stops nothing$",
                           refused["text"]) and not refused["paused"] else "%s" % refused)
-    stop(process)
+    end(process)
 
 
 # ---- positive control ----
@@ -326,26 +326,9 @@ def control():
     evidence["groups"] = [g for g in evidence["groups"] if g["threads"][0]["tid"] == tid]
     problem, _ = difference(evidence, {tid: theirs[second.pid]}, True)
     report("a difference is found", "" if problem else "it was not")
-    stop(first)
-    stop(second)
+    end(first)
+    end(second)
 
 
-PARTS = [control, nginx, postgresql, cplusplus, golang, rust, python, python_versions, node, java, static, stripped, no_rules,
-         thousands]
-
-
-def main():
-    if not os.path.exists(TAKE):
-        report("frames", TAKE + " was not built")
-    elif os.geteuid() != 0:
-        report("frames", "needs root", skip=True)
-    elif not shutil.which("gdb"):
-        report("frames", "needs gdb (deploy/deps.sh)", skip=True)
-    else:
-        for part in PARTS:
-            if len(sys.argv) < 2 or part.__name__ in sys.argv[1:]:
-                part()
-    end()
-
-
-main()
+sys.exit(run([control, nginx, postgresql, cplusplus, golang, rust, python, python_versions, node, java, static, stripped,
+              no_rules, thousands]) if possible("frames", TAKE, "gdb") else finish())

@@ -3,7 +3,6 @@
 AddressSanitizer), redis-server, python3, node, Java, PostgreSQL and Go; and that a core from a snapshot is of one instant,
 where a live one is not. BUILD_DIR names the build folder. Ends only what it started, by pid."""
 import array
-import atexit
 import json
 import os
 import re
@@ -12,31 +11,14 @@ import socket
 import struct
 import subprocess
 import sys
-import tempfile
-import time
 
-BUILD = os.environ.get("BUILD_DIR") or sys.exit("BUILD_DIR must name a build folder")
+from victimtest import TAKE, TMP, ask, end, finish, report, run, running, start, start_ready, victim_path, wait_for
+
 HERE = os.path.dirname(os.path.abspath(__file__))
-TAKE = os.path.join(BUILD, "bench", "bench_take")
-VICTIMS = os.path.join(BUILD, "victims")
-TMP = tempfile.mkdtemp(prefix="trawl-cores-")
 LEDGER_MIB = 64
 SNAPSHOTS = 5
 LIVE = 3
 START = 1000
-passed = failed = skipped = 0
-processes = []
-
-
-def clean_up():
-    for p in processes:
-        if p.poll() is None:
-            p.kill()
-            p.wait()
-    shutil.rmtree(TMP, ignore_errors=True)
-
-
-atexit.register(clean_up)
 
 # Runs inside gdb: threads, their frames, and what is asked of it.
 IN_GDB = r"""
@@ -61,52 +43,6 @@ for line in os.environ.get("FIND", "").splitlines():
 for name in os.environ.get("EVALUATE", "").splitlines():
     print("VALUE", gdb.parse_and_eval(name).string())
 """
-
-
-def report(name, problem="", skip=False):
-    global passed, failed, skipped
-    if skip:
-        skipped += 1
-        print("skip  %s: %s" % (name, problem))
-    elif problem:
-        failed += 1
-        print("FAIL  %s: %s" % (name, problem))
-    else:
-        passed += 1
-        print("ok    %s" % name)
-    sys.stdout.flush()
-
-
-def start(*command, **more):
-    process = subprocess.Popen(command, **more)
-    processes.append(process)
-    return process
-
-
-def start_ready(*command, **more):
-    process = start(*command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, **more)
-    if process.stdout.readline() != "ready\n":
-        raise RuntimeError("%s is not ready" % command[0])
-    return process
-
-
-def stop(process):
-    process.kill()
-    process.wait()
-
-
-def ask(process):
-    process.stdin.write("?\n")
-    process.stdin.flush()
-    return process.stdout.readline().split()
-
-
-def wait_for(condition, what, seconds=20):
-    end = time.monotonic() + seconds
-    while not condition():
-        if time.monotonic() > end:
-            raise TimeoutError("%s: not after %d s" % (what, seconds))
-        time.sleep(0.01)
 
 
 def take(kind, pid, *options):
@@ -198,7 +134,7 @@ def clean(name, path, kind):
 
 
 def of_a_victim():
-    path = os.path.join(VICTIMS, "known")
+    path = victim_path("known")
     v = start_ready(path, "16", "5")
     ask(v)
     compare("C program", path, v.pid)
@@ -224,7 +160,7 @@ def of_a_victim():
     report("C program: 20 TiB of reserved memory cost nothing", "" if size < 32 << 20 else "%d bytes" % size)
     mine = os.stat(core).st_blocks * 512
     report("C program: zeros take no place on disk", "" if mine <= size else "%d of %d bytes" % (mine, size))
-    stop(v)
+    end(v)
 
 
 def find_text(name, executable, core, text):
@@ -243,7 +179,7 @@ def of_node():
     compare("node", shutil.which("node"), v.pid, [("core",)])
     core, said = take("core", v.pid)
     find_text("node", shutil.which("node"), core, "Trawl-heap-text-of-node")
-    stop(v)
+    end(v)
 
 
 JAVA = """public class Heap {
@@ -271,7 +207,7 @@ def of_java():
     find_text("Java", shutil.which("java"), core, "Trawl-heap-text-of-Java")
     size, reserved = os.path.getsize(core), sum(m for _, _, m, _ in segments(core))
     report("Java: its reserved heap costs nothing", "" if size < 256 << 20 else "%d of %d bytes" % (size, reserved))
-    stop(v)
+    end(v)
 
 
 def of_redis():
@@ -289,7 +225,7 @@ def of_redis():
         find_text("redis-server", shutil.which("redis-server"), core, "Trawl-heap-text-of-redis")
         s.sendall(b"PING\r\n")
         report("redis-server: answers on", "" if s.recv(64) == b"+PONG\r\n" else "it does not")
-    stop(v)
+    end(v)
 
 
 def of_python():
@@ -300,7 +236,7 @@ def of_python():
     compare("python3", "/usr/bin/python3", v.pid)
     core, _ = take("core", v.pid)
     find_text("python3", "/usr/bin/python3", core, "Trawl-heap-text-of-python")
-    stop(v)
+    end(v)
 
 
 def build(name, *options, compiler="cc"):
@@ -323,7 +259,7 @@ def of_builds():
         core, _ = take("core", v.pid)
         size = os.path.getsize(core)
         report("%s: no more than what it uses" % name, "" if size < 64 << 20 else "%d bytes" % size)
-        stop(v)
+        end(v)
 
 
 def of_stripped_and_deleted():
@@ -341,7 +277,7 @@ def of_stripped_and_deleted():
         report("deleted executable, %s: its build-id is in the core" % " ".join(kind), "" if "known-gone" in text else text)
         code = subprocess.run(["gdb", "-nx", "-batch", other, core, "-ex", "x/4i main"], capture_output=True, text=True).stdout
         report("deleted executable, %s: its code is in the core" % " ".join(kind), "" if code.count("<main") == 4 else code[-200:])
-    stop(v)
+    end(v)
 
 
 GO = """package main
@@ -370,7 +306,7 @@ def of_go():
     compare("Go", path, v.pid, [("mini",), ("core",)])
     core, _ = take("core", v.pid)
     find_text("Go", path, core, "Trawl-heap-text-of-Go")
-    stop(v)
+    end(v)
 
 
 def of_postgres():
@@ -431,8 +367,8 @@ def audit(path, books, memory, number):
 
 
 def of_one_instant():
-    v = start_ready(os.path.join(VICTIMS, "ledger"), str(LEDGER_MIB))
-    books, memory, number = ask(v)
+    v = start_ready(victim_path("ledger"), str(LEDGER_MIB))
+    books, memory, number = ask(v).split()
     place = int(books, 16), int(memory, 16), int(number)
     wrong, pauses = [], []
     for _ in range(SNAPSHOTS):
@@ -443,32 +379,21 @@ def of_one_instant():
            "; ".join(w for w in wrong if w))
     wrong = [audit(take("core", v.pid, "--live")[0], *place) for _ in range(LIVE)]
     report("ledger: control: live cores are not (%s)" % next((w for w in wrong if w), ""), "" if any(wrong) else "all were right")
-    stop(v)
+    end(v)
 
 
 def nothing_is_left():
-    left = [p.pid for p in processes if p.poll() is None]
+    left = running()
     report("nothing is left running", "" if not left else str(left))
 
 
 def main():
-    only = sys.argv[1:]
-    for test in (of_a_victim, of_one_instant, of_builds, of_stripped_and_deleted, of_redis, of_python, of_node, of_java, of_go,
-                 of_postgres, nothing_is_left):
-        if only and test.__name__ not in only:
-            continue
-        try:
-            test()
-        except (RuntimeError, OSError, subprocess.CalledProcessError, TimeoutError) as e:
-            report(test.__name__, repr(e))
-    print("%d passed, %d failed, %d skipped" % (passed, failed, skipped))
-    return 1 if failed else 0
-
-
-if __name__ == "__main__":
     for tool in ("gdb", "lldb", "eu-readelf"):
         if not shutil.which(tool):
-            print("skip  cores: no %s" % tool)
-            print("0 passed, 0 failed, 1 skipped")
-            sys.exit(0)
-    sys.exit(main())
+            report("cores", "no " + tool, skip=True)
+            return finish()
+    return run([of_a_victim, of_one_instant, of_builds, of_stripped_and_deleted, of_redis, of_python, of_node, of_java, of_go,
+                of_postgres, nothing_is_left])
+
+
+sys.exit(main())

@@ -2,7 +2,6 @@
 """Profiles opened by others' tools and compared with them: go's pprof, perf, an XML parser; code that is loaded while the
 profile runs; what a process that is profiled notices; what an ordinary user may see. BUILD_DIR names the build folder.
 Ends only what it started, by pid."""
-import atexit
 import json
 import os
 import re
@@ -15,12 +14,9 @@ import tempfile
 import time
 import xml.etree.ElementTree
 
-BUILD = os.environ.get("BUILD_DIR") or sys.exit("BUILD_DIR must name a build folder")
-TAKE = os.path.join(BUILD, "bench", "bench_take")
-TMP = tempfile.mkdtemp(prefix="trawl-profile-")
+from victimtest import TAKE, TMP, Victim, end, finish, possible, report, run, say, start, start_ready, victim_path, wait_for
+
 ROUNDS = 5
-passed = failed = skipped = 0
-processes = []
 
 PROGRAM = r"""
 #include <cstdint>
@@ -97,56 +93,6 @@ console.log(JSON.stringify({before, zoomed, hidden, found, after: first.rect.att
 """
 
 
-def clean_up():
-    for p in processes:
-        if p.poll() is None:
-            p.kill()
-            p.wait()
-    shutil.rmtree(TMP, ignore_errors=True)
-
-
-atexit.register(clean_up)
-
-
-def report(name, problem="", skip=False):
-    global passed, failed, skipped
-    if skip:
-        skipped += 1
-        print("skip  %s: %s" % (name, problem))
-    elif problem:
-        failed += 1
-        print("FAIL  %s: %s" % (name, problem))
-    else:
-        passed += 1
-        print("ok    %s" % name)
-    sys.stdout.flush()
-
-
-def start(*command, **more):
-    more.setdefault("stdin", subprocess.PIPE)
-    more.setdefault("stdout", subprocess.PIPE)
-    process = subprocess.Popen(command, text=True, **more)
-    processes.append(process)
-    return process
-
-
-def end(process):
-    process.kill()
-    process.wait()
-
-
-def victim(name, *arguments):
-    process = start(os.path.join(BUILD, "victims", name), *arguments)
-    process.stdout.readline()
-    return process
-
-
-def ask(process):
-    process.stdin.write("?\n")
-    process.stdin.flush()
-    return process.stdout.readline().strip()
-
-
 def take(pid, seconds=2.0, nice=False, during=None):
     """The result, and the folder with the files."""
     folder = tempfile.mkdtemp(dir=TMP)
@@ -204,9 +150,9 @@ def pprof(folder, *more):
 
 
 def opens_in_pprof():
-    process = victim("busy", "ratio", "70")
+    process = Victim("busy", "ratio", "70")
     folder, samples = take_enough(process.pid)
-    end(process)
+    process.end()
     stacks = folded(folder)
     reacts(folder)
     if not shutil.which("go"):
@@ -222,9 +168,9 @@ def opens_in_pprof():
     report("go's pprof opens it: hot_first %.1f %%, hot_second %.1f %% of %d samples" % (first, second, samples), problem)
     lines, _ = pprof(folder, "-lines")
     report("it shows source lines", "" if any("busy.c:" in name for name in lines) else str(lines))
-    asleep = victim("busy", "waits", "10")
+    asleep = Victim("busy", "waits", "10")
     _, folder = take(asleep.pid)
-    end(asleep)
+    asleep.end()
     top, text = pprof(folder, "-sample_index=off")
     report("it shows waits", "" if top.get("cold_poll", (0, 0))[1] > 50 else text)
 
@@ -234,14 +180,14 @@ def agrees_with_perf():
     if not shutil.which("perf"):
         report(name, "needs linux-perf", skip=True)
         return
-    process = victim("busy", "ratio", "70")
+    process = Victim("busy", "ratio", "70")
     data = os.path.join(TMP, "perf.data")
     perf = start("perf", "record", "-q", "-e", "cpu-clock", "-F", "99", "--call-graph", "dwarf", "-o", data, "-p",
-                 str(process.pid), stderr=subprocess.DEVNULL)
+                 str(process.pid), stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     folder, samples = take_enough(process.pid)
     perf.send_signal(signal.SIGINT)
     perf.wait()
-    end(process)
+    process.end()
     out = subprocess.run(["perf", "report", "-i", data, "--no-children", "-g", "none", "-F", "overhead,sym", "--stdio"],
                          capture_output=True, text=True).stdout
     theirs = {m.group(2): float(m.group(1)) for m in re.finditer(r"([\d.]+)%\s+\[.\] (\S+)", out)}
@@ -287,8 +233,7 @@ def follows_late_code():
         report("code that is loaded meanwhile has names", "needs cc", skip=True)
         return
     plugin = compiled("plugin.so", "cc", PLUGIN, "-shared", "-fPIC")
-    process = start(compiled("host", "cc", HOST, "-ldl"), plugin)
-    process.stdout.readline()
+    process = start_ready(compiled("host", "cc", HOST, "-ldl"), plugin)
 
     def load():
         time.sleep(0.7)
@@ -302,9 +247,9 @@ def follows_late_code():
 
 
 def draws():
-    process = victim("threads", "20", "1")
+    process = Victim("threads", "20", "1")
     _, folder = take(process.pid)
-    end(process)
+    process.end()
     for ending in "svg", "off.svg":
         text = read(folder, ending, binary=True)
         try:
@@ -339,20 +284,20 @@ def gdb_looks(pid):
 
 def stops_nothing():
     """The longest gap of a thread that always runs, in each of some rounds; the least of them, for others use the processors."""
-    process = victim("threads", "8", "1")
+    process = Victim("threads", "8", "1")
     gaps = {"quiet": [], "profile": [], "gdb": []}
     for _ in range(ROUNDS):
         for what in gaps:
-            ask(process)
+            process.ask()
             if what == "quiet":
                 time.sleep(1)
             elif what == "profile":
                 take(process.pid, 1, nice=True)
             elif shutil.which("gdb"):
                 gdb_looks(process.pid)
-            gaps[what].append(int(ask(process)))
-    end(process)
-    print("      longest gaps, us: " + "; ".join("%s %s" % (what, sorted(all_)) for what, all_ in gaps.items()))
+            gaps[what].append(int(process.ask()))
+    process.end()
+    say("longest gaps, us: " + "; ".join("%s %s" % (what, sorted(all_)) for what, all_ in gaps.items()))
     limit = 3 * min(gaps["quiet"]) + 10000
     least = min(gaps["profile"])
     report("a profile stops nothing: gap of %.1f ms, limit %.1f ms" % (least / 1000, limit / 1000),
@@ -379,10 +324,7 @@ def costs_redis_little():
     path = os.path.join(TMP, "redis.sock")
     redis = start("redis-server", "--port", "0", "--unixsocket", path, "--save", "", "--dir", TMP, "--appendonly", "no",
                   stdout=subprocess.DEVNULL)
-    for _ in range(500):
-        if os.path.exists(path):
-            break
-        time.sleep(0.01)
+    wait_for(lambda: os.path.exists(path), "redis-server")
     load = start("redis-benchmark", "-s", path, "-t", "get", "-n", "100000000", "-c", "20", "-q", stdout=subprocess.DEVNULL,
                  stderr=subprocess.PIPE)
     rates, costs, worker = {"without": [], "with": []}, {"without": [], "with": []}, []
@@ -403,11 +345,11 @@ def costs_redis_little():
     tracer = re.search(r"TracerPid:\s+(\d+)", open("/proc/%d/status" % redis.pid).read()).group(1)
     end(redis)
     medians = {what: statistics.median(all_) for what, all_ in rates.items()}
-    print("      requests/s, median of %d: %.0f without, %.0f with (%.1f %%); worker %.1f %% of a processor, %d KiB"
-          % (ROUNDS, medians["without"], medians["with"], 100 * medians["with"] / medians["without"],
-             100 * statistics.median(worker), result["rss_kib"]))
-    print("      redis-server's own CPU time a request: %.2f us without, %.2f us with (%+.1f %%)"
-          % (mine["without"], mine["with"], 100 * (mine["with"] / mine["without"] - 1)))
+    say("requests/s, median of %d: %.0f without, %.0f with (%.1f %%); worker %.1f %% of a processor, %d KiB"
+        % (ROUNDS, medians["without"], medians["with"], 100 * medians["with"] / medians["without"],
+           100 * statistics.median(worker), result["rss_kib"]))
+    say("redis-server's own CPU time a request: %.2f us without, %.2f us with (%+.1f %%)"
+        % (mine["without"], mine["with"], 100 * (mine["with"] / mine["without"] - 1)))
     top = max(folded(folder), key=lambda stack: stack[1])[0] if folded(folder) else []
     report("redis-server under load loses no client, and its stacks begin in main",
            "" if running and tracer == "0" and "main" in top else "%s %s %s" % (running, tracer, top))
@@ -422,16 +364,15 @@ def ordinary_user():
     as_nobody = [setpriv, "--reuid=65534", "--regid=65534", "--clear-groups", "--no-new-privs"]
     os.chmod(TMP, 0o755)
     copy = shutil.copy(TAKE, os.path.join(TMP, "take"))
-    busy = shutil.copy(os.path.join(BUILD, "victims", "busy"), os.path.join(TMP, "busy"))
-    own = start(*as_nobody, busy, "ratio", "70")
-    own.stdout.readline()
-    others = victim("busy", "waits", "10")
+    busy = shutil.copy(victim_path("busy"), os.path.join(TMP, "busy"))
+    own = start_ready(*as_nobody, busy, "ratio", "70")
+    others = Victim("busy", "waits", "10")
     answers = []
     for pid in own.pid, others.pid:
         run = subprocess.run(as_nobody + [copy, "profile", str(pid), "--for", "1s"], capture_output=True, text=True)
         answers.append(json.loads(run.stdout))
     end(own)
-    end(others)
+    others.end()
     missing = answers[0]["missing"]
     report("an ordinary user sees its own process, without the kernel or from outside",
            "" if not answers[0]["error"] and ("CAP_PERFMON" in missing or may_see_kernel()) else str(answers[0]))
@@ -443,28 +384,15 @@ def may_see_kernel():
         return int(f.read()) < 2
 
 
-def main():
-    if not os.path.exists(TAKE):
-        report("profile", TAKE + " was not built")
-    elif os.geteuid() != 0:
-        report("profile", "needs root", skip=True)
-    else:
-        process = victim("busy", "ratio", "50")
-        result, _ = take(process.pid, 0.3)
-        end(process)
-        if "perf events" in result["missing"] or result["error"]:
-            report("profile", "perf events: " + result["missing"] + result["text"], skip=True)
-        else:
-            opens_in_pprof()
-            agrees_with_perf()
-            shows_cpp()
-            follows_late_code()
-            draws()
-            stops_nothing()
-            costs_redis_little()
-            ordinary_user()
-    print("%d passed, %d failed, %d skipped" % (passed, failed, skipped))
-    return 1 if failed else 0
+def can_profile():
+    process = Victim("busy", "ratio", "50")
+    result, _ = take(process.pid, 0.3)
+    process.end()
+    if "perf events" in result["missing"] or result["error"]:
+        report("profile", "perf events: " + result["missing"] + result["text"], skip=True)
+        return False
+    return True
 
 
-sys.exit(main())
+sys.exit(run([opens_in_pprof, agrees_with_perf, shows_cpp, follows_late_code, draws, stops_nothing, costs_redis_little,
+              ordinary_user]) if possible("profile", TAKE) and can_profile() else finish())

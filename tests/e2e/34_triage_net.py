@@ -2,7 +2,6 @@
 """Triage and net of real services: redis-server and nginx under connections, sockets compared with those of ss, locks and
 pipes between processes, a thousand threads with ten thousand files, a network namespace. No process is stopped or traced
 meanwhile. BUILD_DIR names the build folder. Ends only what it started, by pid."""
-import atexit
 import fcntl
 import json
 import os
@@ -15,66 +14,12 @@ import tempfile
 import threading
 import time
 
-BUILD = os.environ.get("BUILD_DIR") or sys.exit("BUILD_DIR must name a build folder")
-TAKE = os.path.join(BUILD, "bench", "bench_take")
-WAITS = os.path.join(BUILD, "victims", "waits")
-SYSCALLS = os.path.join(BUILD, "victims", "syscalls")
-TMP = tempfile.mkdtemp(prefix="trawl-triage-")
-passed = failed = skipped = 0
-processes = []
-
-
-def clean_up():
-    for p in processes:
-        if p.poll() is None:
-            p.kill()
-            p.wait()
-    shutil.rmtree(TMP, ignore_errors=True)
-
-
-atexit.register(clean_up)
-
-
-class Skip(Exception):
-    pass
-
-
-def case(function):
-    global passed, failed, skipped
-    name = function.__name__.replace("_", " ")
-    try:
-        function()
-    except Skip as why:
-        skipped += 1
-        print("skip  %s: %s" % (name, why))
-    except Exception as error:
-        failed += 1
-        print("FAIL  %s: %s: %s" % (name, type(error).__name__, str(error)[:3000]))
-    else:
-        passed += 1
-        print("ok    %s" % name)
-    sys.stdout.flush()
+from victimtest import TAKE, TMP, Skip, Victim, end, run, say, start, wait_for
 
 
 def check(holds, what):
     if not holds:
         raise AssertionError(what)
-
-
-def start(*command, **more):
-    process = subprocess.Popen(command, **more)
-    processes.append(process)
-    return process
-
-
-def wait_for(condition, what, seconds=20):
-    end = time.monotonic() + seconds
-    while True:
-        value = condition()
-        if value:
-            return value
-        check(time.monotonic() < end, "waited %d s for %s" % (seconds, what))
-        time.sleep(0.02)
 
 
 def tracers(pid):
@@ -121,7 +66,7 @@ def take_until(kind, pid, wanted, seconds=20):
         return wanted in found["all"][0]
     try:
         wait_for(look, wanted, seconds)
-    except AssertionError as error:
+    except TimeoutError as error:
         raise AssertionError("%s in:\n%s" % (error, found["all"][0]))
     return found["all"]
 
@@ -206,7 +151,6 @@ def mine_as_ss(sockets):
 
 # ---- the cases ----
 
-@case
 def net_says_what_ss_says():
     if not shutil.which("ss"):
         raise Skip("no ss")
@@ -240,7 +184,6 @@ def net_says_what_ss_says():
     check(peers == {os.getpid()}, "peers are %s" % peers)
 
 
-@case
 def a_redis_that_is_not_read_from_is_said_first():
     process, port = start_redis()
     slow = socket.create_connection(("127.0.0.1", port))
@@ -254,7 +197,6 @@ def a_redis_that_is_not_read_from_is_said_first():
     check("tcp 127.0.0.1:%d: " % port in first_lines(text), first_lines(text))
 
 
-@case
 def a_triage_of_redis():
     process, port = start_redis()
     client = socket.create_connection(("127.0.0.1", port))
@@ -269,7 +211,6 @@ def a_triage_of_redis():
     check("futex" in text and "kernel: futex" in text, text)
 
 
-@case
 def nginx_shares_its_socket():
     if not shutil.which("nginx") and not os.path.exists("/usr/sbin/nginx"):
         raise Skip("no nginx")
@@ -283,7 +224,8 @@ def nginx_shares_its_socket():
                    "http { access_log off; client_body_temp_path %s; proxy_temp_path %s; fastcgi_temp_path %s;\n"
                    "uwsgi_temp_path %s; scgi_temp_path %s; server { listen 127.0.0.1:%d; } }\n"
                    % ((folder,) * 7 + (port,)))
-    master = start(shutil.which("nginx") or "/usr/sbin/nginx", "-c", conf, "-p", folder, stderr=subprocess.DEVNULL)
+    master = start(shutil.which("nginx") or "/usr/sbin/nginx", "-c", conf, "-p", folder, stderr=subprocess.DEVNULL,
+                   start_new_session=True)
     wait_for(lambda: connects(port), "nginx")
     clients = [socket.create_connection(("127.0.0.1", port)) for _ in range(20)]
     with open("/proc/%d/task/%d/children" % (master.pid, master.pid)) as file:
@@ -303,35 +245,30 @@ def nginx_shares_its_socket():
         client.close()
 
 
-@case
 def a_deadlock_is_said_first():
-    victim = start(WAITS, "deadlock", stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    victim = Victim("waits", "deadlock")
     text, parsed, _ = take_until("triage", victim.pid, "DEADLOCK")
     check(text.splitlines()[1].startswith("  * DEADLOCK: thread "), text)
     check(parsed["summary"][0].startswith("DEADLOCK: thread "), parsed["summary"])
     check(len(parsed["locks"]) == 2 and all(lock["waiters"] == 1 for lock in parsed["locks"]), parsed["locks"])
 
 
-@case
 def one_mutex_whose_holder_waits_for_another_process():
     # A copy of sleep, so that it has a name that nobody else has.
     backup = os.path.join(TMP, "backup")
     shutil.copy("/bin/sleep", backup)
     read_end, write_end = os.pipe()
     other = start(backup, "300", stdout=write_end)
-    victim = start(WAITS, "mutex", "38", str(read_end), stdin=subprocess.PIPE, stdout=subprocess.PIPE,
-                   pass_fds=[read_end])
+    victim = Victim("waits", "mutex", "38", str(read_end), pass_fds=[read_end])
     os.close(write_end)
     os.close(read_end)
     text, _, _ = take_until("triage", victim.pid, "38 of 40 threads wait for one lock")
     check(re.search(r"38 of 40 threads wait for one lock held by thread \d+ 'holder' \(if this is a pthread mutex\), "
                     r"which reads from a pipe whose other end is held by 'backup' \(pid %d, fd 1\)" % other.pid,
                     first_lines(text)), first_lines(text))
-    other.kill()
-    other.wait()
+    end(other)
 
 
-@case
 def a_lock_of_a_file_between_two_processes():
     path = os.path.join(TMP, "lock")
     with open(path, "w") as held:
@@ -344,7 +281,6 @@ def a_lock_of_a_file_between_two_processes():
         check(parsed["file_locks"][0]["class"] == "POSIX", parsed["file_locks"])
 
 
-@case
 def a_backlog_that_overflows():
     server = start(sys.executable, "-c", "import socket, time\ns = socket.socket(); s.bind(('127.0.0.1', 0))\n"
                    "s.listen(2); print(s.getsockname()[1], flush=True); time.sleep(300)", stdout=subprocess.PIPE,
@@ -369,7 +305,6 @@ def a_backlog_that_overflows():
         client.close()
 
 
-@case
 def a_network_namespace():
     command = "ip link set lo up && exec %s -c \"import socket, time; s = socket.create_server(('127.0.0.1', 80)); " \
               "c = socket.create_connection(('127.0.0.1', 80)); c.send(b'inside'); a, _ = s.accept(); " \
@@ -386,7 +321,6 @@ def a_network_namespace():
     check(re.search(r"namespaces +its own: net", text), text)
 
 
-@case
 def without_privilege_what_is_missing_is_said():
     if os.geteuid() != 0 or not shutil.which("setpriv"):
         raise Skip("needs root and setpriv")
@@ -421,10 +355,8 @@ def without_privilege_what_is_missing_is_said():
     check("in what could be seen" in parsed["summary"][0], parsed["summary"])
 
 
-@case
 def a_thousand_threads_and_ten_thousand_files():
-    victim = start(WAITS, "files", "10000", "1000", stdin=subprocess.PIPE, stdout=subprocess.PIPE)
-    victim.stdout.readline()
+    victim = Victim("waits", "files", "10000", "1000")
     costs = []
     for _ in range(3):
         text, parsed, cost = take("triage", victim.pid)
@@ -434,26 +366,22 @@ def a_thousand_threads_and_ten_thousand_files():
     check(len(text) < 200000, len(text))
     best = min(costs, key=lambda c: c["cpu_us"])
     check(best["cpu_us"] < 3000000 and best["rss_kib"] < 32768, best)
-    print("      triage of 1,001 threads and %d files: %.0f ms of CPU, %.0f ms, %d KiB resident"
-          % (parsed["open_files"], best["cpu_us"] / 1000, best["wall_us"] / 1000, best["rss_kib"]))
+    say("triage of 1,001 threads and %d files: %.0f ms of CPU, %.0f ms, %d KiB resident"
+        % (parsed["open_files"], best["cpu_us"] / 1000, best["wall_us"] / 1000, best["rss_kib"]))
 
 
-@case
 def blocking_calls_see_no_interruption():
-    victim = start(SYSCALLS, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
-    victim.stdout.readline()
-
-    def ask():
-        victim.stdin.write("?\n")
-        victim.stdin.flush()
-        return victim.stdout.readline().split()
-    ask()
+    victim = Victim("syscalls", stderr=subprocess.DEVNULL)
+    victim.ask()
     for _ in range(10):
         take("triage", victim.pid)
         take("net", victim.pid)
-    answer = ask()
+    answer = victim.ask().split()
     check(int(answer[0]) >= 30 and answer[1] == "0", answer)
 
 
-print("%d passed, %d failed, %d skipped" % (passed, failed, skipped))
-sys.exit(1 if failed else 0)
+sys.exit(run([net_says_what_ss_says, a_redis_that_is_not_read_from_is_said_first, a_triage_of_redis, nginx_shares_its_socket,
+              a_deadlock_is_said_first, one_mutex_whose_holder_waits_for_another_process,
+              a_lock_of_a_file_between_two_processes, a_backlog_that_overflows, a_network_namespace,
+              without_privilege_what_is_missing_is_said, a_thousand_threads_and_ten_thousand_files,
+              blocking_calls_see_no_interruption], checks=True))

@@ -1,36 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the scenarios of stacks share: starting programs, looking at them with gdb and by a capture, and comparing the two
-frame by frame. Ends only what it started, by pid."""
-import atexit
+"""What the scenarios of stacks share besides victimtest: looking at a program with gdb and by a capture, and comparing the
+two frame by frame."""
 import json
 import os
 import re
 import shutil
-import signal
 import subprocess
-import sys
 import tempfile
-import time
 
-BUILD = os.environ.get("BUILD_DIR") or sys.exit("BUILD_DIR must name a build folder")
-TAKE = os.path.join(BUILD, "bench", "bench_take")
-TMP = tempfile.mkdtemp(prefix="trawl-frames-")
-counts = {"passed": 0, "failed": 0, "skipped": 0}
-processes = []
-
-
-def clean_up():
-    for p in reversed(processes):
-        if p.poll() is None:
-            try:
-                os.killpg(p.pid, signal.SIGKILL)
-            except ProcessLookupError:
-                pass
-            p.wait()
-    shutil.rmtree(TMP, ignore_errors=True)
-
-
-atexit.register(clean_up)
+from victimtest import TAKE, TMP, report
 
 # Runs inside gdb: one line a frame. Frames that gdb guesses from call sites of tail calls are not on the stack, and are left
 # out. "start": how far the place is behind the symbol that gdb finds for it.
@@ -59,46 +37,6 @@ for thread in gdb.selected_inferior().threads():
     except gdb.error as e:
         print("STOP", thread.ptid[1], e)
 """
-
-
-def report(name, problem="", skip=False):
-    word = "skip " if skip else "FAIL " if problem else "ok   "
-    counts["skipped" if skip else "failed" if problem else "passed"] += 1
-    print(word, name + (": " + str(problem) if problem else ""))
-    sys.stdout.flush()
-
-
-def end():
-    print("%(passed)d passed, %(failed)d failed, %(skipped)d skipped" % counts)
-    sys.exit(1 if counts["failed"] else 0)
-
-
-def start(*command, **more):
-    process = subprocess.Popen(command, start_new_session=True, **more)
-    processes.append(process)
-    return process
-
-
-def stop(process):
-    if process.poll() is None:
-        os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
-
-
-def start_ready(*command, **more):
-    """Starts a program that writes a line when it stands where it shall be looked at."""
-    process = start(*command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, **more)
-    if not process.stdout.readline():
-        raise RuntimeError("%s ended at once" % command[0])
-    return process
-
-
-def wait_for(condition, what, seconds=30):
-    limit = time.monotonic() + seconds
-    while not condition():
-        if time.monotonic() > limit:
-            raise TimeoutError("%s: not after %d s" % (what, seconds))
-        time.sleep(0.01)
 
 
 def by_gdb(pid):

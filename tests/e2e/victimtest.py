@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the scenarios of the capture engine share (35_safety, 36_load, tests/bench/capture): victims that are started and
+"""What the scenarios of the capture engine share (30_stacks to 36_load, tests/bench/capture): victims that are started and
 asked, captures by bench_take, and what /proc says of a process afterwards. BUILD_DIR names the build folder. Everything
 that was started is ended, by pid, when the script ends. Waits are for conditions, with a deadline."""
 import atexit
@@ -30,9 +30,7 @@ def _clean_up():
     for ending in reversed(_endings):
         ending()
     for p in _processes:
-        if p.poll() is None:
-            p.kill()
-            p.wait()
+        end(p)
     shutil.rmtree(TMP, ignore_errors=True)
 
 
@@ -65,8 +63,21 @@ def say(text):
     print("      " + text, flush=True)
 
 
-def run(cases):
-    """Runs all, or those named as arguments; returns the exit code."""
+def possible(name, program, *tools):
+    """Whether the scenario can run here; reports by this name why it cannot: a failure only when the program was not built."""
+    if not os.path.exists(program):
+        report(name, program + " was not built")
+    elif os.geteuid() != 0:
+        report(name, "needs root", skip=True)
+    elif not all(shutil.which(tool) for tool in tools):
+        report(name, "needs %s (deploy/deps.sh)" % " and ".join(tools), skip=True)
+    else:
+        return True
+    return False
+
+
+def run(cases, checks=False):
+    """Runs all, or those named as arguments; returns the exit code. With `checks`, each case is one check, named as it is."""
     wanted = sys.argv[1:]
     unknown = [w for w in wanted if w not in [c.__name__ for c in cases]]
     if unknown:
@@ -75,21 +86,29 @@ def run(cases):
     for function in cases:
         if wanted and function.__name__ not in wanted:
             continue
+        name = function.__name__.replace("_", " ") if checks else function.__name__
         began = time.monotonic()
         try:
             function()
+            if checks:
+                report(name)
         except Skip as why:
-            report(function.__name__, str(why), skip=True)
+            report(name, str(why), skip=True)
         except Exception as e:  # a failing case must not hide the ones after it
             traceback.print_exc(file=sys.stdout)
-            report(function.__name__, repr(e))
+            report(name, "%s: %s" % (type(e).__name__, str(e)[:3000]))
         if os.environ.get("TIMES"):
             say("%s took %.1f s" % (function.__name__, time.monotonic() - began))
+    return finish()
+
+
+def finish():
+    """The last line, and the exit code."""
     print("%d passed, %d failed, %d skipped" % (passed, failed, skipped))
     return 1 if failed else 0
 
 
-def wait_for(condition, what, seconds=20):
+def wait_for(condition, what, seconds=30):
     end = time.monotonic() + seconds
     while True:
         value = condition()
@@ -103,9 +122,45 @@ def wait_for(condition, what, seconds=20):
 # ---- victims ----
 
 def start(*command, **more):
+    """With start_new_session=True its session is ended with it: what it started and leaves behind."""
     process = subprocess.Popen(command, **more)
+    process.leads = bool(more.get("start_new_session"))
     _processes.append(process)
     return process
+
+
+def start_ready(*command, **more):
+    """Starts a program that writes "ready" when it stands where it shall be looked at; what else it says is in `words`."""
+    process = start(*command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, **more)
+    words = process.stdout.readline().split()
+    if not words or words[0] != "ready":
+        raise RuntimeError("%s did not begin" % " ".join(command))
+    process.words = words[1:]
+    return process
+
+
+def ask(process):
+    """The line that it answers to a line."""
+    process.stdin.write("?\n")
+    process.stdin.flush()
+    line = process.stdout.readline()
+    if not line:
+        raise RuntimeError("the victim is gone (%s)" % process.poll())
+    return line.strip()
+
+
+def end(process):
+    if process.poll() is None:
+        if process.leads:
+            os.killpg(process.pid, signal.SIGKILL)
+        else:
+            process.kill()
+        process.wait()
+
+
+def running():
+    """The pids of those that were started and not ended."""
+    return [p.pid for p in _processes if p.poll() is None]
 
 
 def victim_path(name):
@@ -118,11 +173,8 @@ class Victim:
     def __init__(self, *command, wrapped=False, **more):
         if not wrapped:
             command = (victim_path(command[0]),) + command[1:]
-        self.process = start(*command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, **more)
-        words = self.process.stdout.readline().split()
-        if not words or words[0] != "ready":
-            raise RuntimeError("%s did not begin" % " ".join(command))
-        self.ready = words[1:]
+        self.process = start_ready(*command, **more)
+        self.ready = self.process.words
         self.pid = self.process.pid
         if wrapped:
             name = os.path.basename(command[-1]) if wrapped is True else wrapped
@@ -138,19 +190,13 @@ class Victim:
         return 0
 
     def ask(self, seconds=60):
-        self.process.stdin.write("?\n")
-        self.process.stdin.flush()
-        line = self.process.stdout.readline()
-        if not line:
-            raise RuntimeError("the victim is gone (%s)" % self.process.poll())
-        return line.strip()
+        return ask(self.process)
 
     def alive(self):
         return self.process.poll() is None
 
     def end(self):
-        self.process.kill()
-        self.process.wait()
+        end(self.process)
         self.process.stdin.close()
         self.process.stdout.close()
 
