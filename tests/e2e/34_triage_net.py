@@ -227,10 +227,14 @@ def nginx_shares_its_socket():
     master = start(shutil.which("nginx") or "/usr/sbin/nginx", "-c", conf, "-p", folder, stderr=subprocess.DEVNULL,
                    start_new_session=True)
     wait_for(lambda: connects(port), "nginx")
+
+    def started():  # the port is open before the workers are there
+        with open("/proc/%d/task/%d/children" % (master.pid, master.pid)) as file:
+            found = [int(w) for w in file.read().split()]
+        return found if len(found) == 2 else None
+
+    workers = wait_for(started, "two workers of nginx")
     clients = [socket.create_connection(("127.0.0.1", port)) for _ in range(20)]
-    with open("/proc/%d/task/%d/children" % (master.pid, master.pid)) as file:
-        workers = [int(w) for w in file.read().split()]
-    check(len(workers) == 2, workers)
     connections = 0
     for worker in workers:
         text, parsed, _ = take("net", worker)
