@@ -9,13 +9,13 @@
 #include "agent/os/dump.h"
 
 #include <errno.h>
-#include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
 #include "agent/os/linux/dump_linux.h"
+#include "agent/os/linux/procfs.h"
 #include "common/port.h"
 #include "common/text.h"
 
@@ -26,17 +26,6 @@
 /* Handing over a MiB: it may be compressed behind our output, at 350 MB/s. */
 #define OUTPUT_MIB_US 3000
 #define MIB (1u << 20)
-
-static int open_memory(pid_t pid, struct failure *f)
-{
-    char path[32];
-    snprintf(path, sizeof path, "/proc/%d/mem", pid);
-    int fd = open(path, O_RDONLY | O_CLOEXEC);
-    if (fd >= 0)
-        return fd;
-    int code = errno == ENOENT || errno == ESRCH ? ERR_GONE : err_from_errno(errno);
-    return fail_errno(f, code, errno, "cannot open '%s'", path);
-}
 
 static int refuse_pause(const struct dump *d, const char *options, struct failure *f)
 {
@@ -78,7 +67,7 @@ static int write_live(struct dump *d, struct failure *f)
     struct dump_source source = {.maps = &maps,
                                  .pid = d->process.pid,
                                  .shared_pid = d->process.pid,
-                                 .mem_fd = open_memory(d->process.pid, f)};
+                                 .mem_fd = proc_open_pid((uint32_t)d->process.pid, "mem", f)};
     if (source.mem_fd < 0)
         return source.mem_fd;
     maps_init(&maps);
@@ -180,7 +169,7 @@ static int core_held(struct dump *d, struct failure *f)
     held.source = (struct dump_source){.maps = &d->maps,
                                        .pid = d->process.pid,
                                        .shared_pid = d->process.pid,
-                                       .mem_fd = open_memory(d->process.pid, f),
+                                       .mem_fd = proc_open_pid((uint32_t)d->process.pid, "mem", f),
                                        .check = check_time,
                                        .context = &held};
     if (held.source.mem_fd < 0)

@@ -77,7 +77,7 @@ static void set_call(const struct inject *inject, const struct inject_call *call
                      struct user_regs_struct *regs)
 {
     *regs = inject->thread.regs;
-    regs->rip = inject->code.stub;
+    regs->rip = inject->code.gadget;
     regs->rax = call->number;
     regs->orig_rax = ~0ull; /* in no system call: nothing is restarted */
     regs->rdi = call->arguments[0];
@@ -95,9 +95,9 @@ static void set_call(const struct inject *inject, const struct inject_call *call
 
 /*
  * First the registers, then the mask: were signals blocked first and we died, they would stay so.
- * A handler that runs meanwhile is pushed below the frames and returns to the stub.
+ * A handler that runs meanwhile is pushed below the frames and returns to the gadget.
  */
-static int point_at_stub(struct inject *inject, const struct inject_call *call, struct failure *f)
+static int point_at_gadget(struct inject *inject, const struct inject_call *call, struct failure *f)
 {
     struct user_regs_struct regs;
     uint64_t all = ~0ull;
@@ -233,7 +233,7 @@ int inject_call(struct inject *inject, pid_t tid, const struct inject_call *call
         rc = write_frames(inject, f);
     step(inject, 1);
     if (rc == 0)
-        rc = point_at_stub(inject, call, f);
+        rc = point_at_gadget(inject, call, f);
     if (rc == 0)
         rc = run_call(inject, f);
     if (rc == 0)

@@ -55,9 +55,10 @@ struct inject {
 };
 
 /*
- * Looks for the stub and the restorer in the code of the process: of the C library, the vdso, the
- * executable, other files; never in what may be written or is no file's. `maps` is borrowed for as
- * long as `inject` is used. ERR_REFUSED: none found. ERR_GONE, ERR_DENIED.
+ * Looks for the gadget (`syscall; ret`) and the restorer in the code of the process: of the C
+ * library, the vdso, the executable, other files; never in what may be written or is no file's.
+ * `maps` is borrowed for as long as `inject` is used. ERR_REFUSED: none found. ERR_GONE,
+ * ERR_DENIED.
  */
 int inject_find_code(struct inject *inject, pid_t pid, const struct maps *maps, struct failure *f);
 

@@ -25,7 +25,7 @@
 #define SYSCALL_INFO 0x420e            /* PTRACE_GET_SYSCALL_INFO, Linux 5.3 */
 #define RSEQ_CS_OFFSET 8               /* struct rseq: cpu_id_start, cpu_id, rseq_cs */
 
-static const uint8_t stub_code[] = {0x0f, 0x05, 0xc3};
+static const uint8_t gadget_code[] = {0x0f, 0x05, 0xc3};
 /* mov $15,%rax or mov $15,%eax; syscall */
 static const uint8_t restorer_long[] = {0x48, 0xc7, 0xc0, 0x0f, 0, 0, 0, 0x0f, 0x05};
 static const uint8_t restorer_short[] = {0xb8, 0x0f, 0, 0, 0, 0x0f, 0x05};
@@ -45,8 +45,8 @@ static uint64_t find_bytes(const uint8_t *data, size_t size, uint64_t address,
 static void look_at_piece(struct signal_frame_code *code, const uint8_t *data, size_t size,
                           uint64_t address)
 {
-    if (!code->stub)
-        code->stub = find_bytes(data, size, address, stub_code, sizeof stub_code);
+    if (!code->gadget)
+        code->gadget = find_bytes(data, size, address, gadget_code, sizeof gadget_code);
     if (!code->restorer)
         code->restorer = find_bytes(data, size, address, restorer_long, sizeof restorer_long);
     if (!code->restorer)
@@ -58,12 +58,12 @@ static void look_at_piece(struct signal_frame_code *code, const uint8_t *data, s
 /* A static program that handles no signals may have no restorer. */
 static bool is_enough(const struct signal_frame_code *code)
 {
-    return code->stub && (code->restorer || code->pop);
+    return code->gadget && (code->restorer || code->pop);
 }
 
 static bool is_found(const struct signal_frame_code *code)
 {
-    return code->stub && code->restorer;
+    return code->gadget && code->restorer;
 }
 
 /* Pieces overlap, so that code on a border is found. */

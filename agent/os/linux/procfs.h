@@ -120,6 +120,8 @@ int proc_read(const char *path, void *data, size_t size_bytes, struct span *out,
 /* As proc_read() of "ROOT/proc/PID/LEAF". */
 int proc_read_pid(const char *root, uint32_t pid, const char *leaf, void *data, size_t size_bytes,
                   struct span *out, struct failure *f);
+/* "/proc/PID/LEAF" for reading; the descriptor is the caller's. Negative: as proc_read(). */
+int proc_open_pid(uint32_t pid, const char *leaf, struct failure *f);
 /* The target of a symbolic link, terminated, cut at size_bytes - 1. Errors as proc_read(). */
 int proc_link(const char *path, char *out, size_t size_bytes, struct failure *f);
 int proc_link_pid(const char *root, uint32_t pid, const char *leaf, char *out, size_t size_bytes,

@@ -69,6 +69,17 @@ int proc_read_pid(const char *root, uint32_t pid, const char *leaf, void *data, 
     return proc_read(path, data, size_bytes, out, f);
 }
 
+int proc_open_pid(uint32_t pid, const char *leaf, struct failure *f)
+{
+    char path[64];
+    (void)text_format(path, sizeof path, "/proc/%u/%s", pid, leaf);
+    int fd = open(path, O_RDONLY | O_CLOEXEC);
+    if (fd >= 0)
+        return fd;
+    int code = errno == ENOENT || errno == ESRCH ? ERR_GONE : err_from_errno(errno);
+    return fail_errno(f, code, errno, "cannot open '%s'", path);
+}
+
 int proc_link(const char *path, char *out, size_t size_bytes, struct failure *f)
 {
     ssize_t length = readlink(path, out, size_bytes - 1);

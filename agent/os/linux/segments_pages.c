@@ -14,6 +14,8 @@
 #include <sys/ioctl.h>
 #include <unistd.h>
 
+#include "agent/os/linux/procfs.h"
+
 /* include/uapi/linux/fs.h, Linux >= 6.7 */
 struct scan_argument {
     uint64_t size, flags, start, end, walk_end, vec, vec_count, max_pages;
@@ -33,28 +35,18 @@ struct scan_argument {
 /* A single mapping is looked through so far without PAGEMAP_SCAN: half a second. */
 #define SLOW_BYTES_MAX (256ull << 30)
 
-static int open_pagemap(pid_t pid, struct failure *f)
-{
-    char path[32];
-    snprintf(path, sizeof path, "/proc/%d/pagemap", pid);
-    int fd = open(path, O_RDONLY | O_CLOEXEC);
-    if (fd >= 0)
-        return fd;
-    int code = errno == ENOENT || errno == ESRCH ? ERR_GONE : err_from_errno(errno);
-    return fail_errno(f, code, errno, "cannot open '%s'", path);
-}
-
 int pages_open(struct pages *pages, pid_t pid, pid_t shared_pid, bool old_kernel, struct failure *f)
 {
     memset(pages, 0, sizeof *pages);
     pages->pid = pid;
     pages->file_fd = pages->known_fd = pages->shared_fd = -1;
     pages->scan = !old_kernel;
-    pages->pagemap_fd = open_pagemap(pid, f);
+    pages->pagemap_fd = proc_open_pid((uint32_t)pid, "pagemap", f);
     if (pages->pagemap_fd < 0)
         return pages->pagemap_fd;
     /* Only asked when its file cannot be; the process may have ended since its snapshot. */
-    pages->shared_fd = shared_pid == pid ? pages->pagemap_fd : open_pagemap(shared_pid, NULL);
+    pages->shared_fd = shared_pid == pid ? pages->pagemap_fd
+                                         : proc_open_pid((uint32_t)shared_pid, "pagemap", NULL);
     return 0;
 }
 

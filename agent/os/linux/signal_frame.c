@@ -148,7 +148,7 @@ static void put_context(struct context *c, const struct user_regs_struct *r)
 static void put_frame(struct frame *frame, const struct signal_frame_code *code)
 {
     memset(frame, 0, sizeof *frame);
-    frame->return_address = code->restorer ? code->restorer : code->stub;
+    frame->return_address = code->restorer ? code->restorer : code->gadget;
     frame->flags = UC_SIGCONTEXT_SS_ | UC_STRICT_RESTORE_SS_;
 }
 
@@ -180,7 +180,7 @@ static void put_twin_frame(struct frame *frame, const struct signal_frame_thread
 {
     put_frame(frame, code);
     frame->context = (struct context){.rax = SYS_exit_group,
-                                      .rip = code->stub,
+                                      .rip = code->gadget,
                                       .rsp = sp,
                                       .eflags = 0x202,
                                       .cs = (uint16_t)thread->regs.cs,
@@ -257,7 +257,7 @@ static void put_xstate(uint8_t *at, struct span xstate, const struct xstate_layo
 
 /* ---- both ---- */
 
-/* Without a restorer: two words below the frame make the number of rt_sigreturn(2) for the stub,
+/* Without a restorer: two words below the frame make the number of rt_sigreturn(2) for the gadget,
  * whose `syscall` then finds the stack as it would behind a restorer. */
 #define LEAD_BYTES 16
 

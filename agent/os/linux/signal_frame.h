@@ -41,9 +41,9 @@ struct signal_frame_thread {
 
 /* Code that the process has. */
 struct signal_frame_code {
-    uint64_t stub;     /* `syscall; ret` */
+    uint64_t gadget;   /* `syscall; ret` */
     uint64_t restorer; /* `mov $15,%eax; syscall`: rt_sigreturn(2) */
-    uint64_t pop; /* `pop %rax; ret`, which with the stub does what a restorer does; 0: unused */
+    uint64_t pop; /* `pop %rax; ret`, which with the gadget does what a restorer does; 0: unused */
 };
 
 /* `size_bytes` of `bytes` belong at `address`, which is below the thread's red zone. */

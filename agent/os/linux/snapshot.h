@@ -7,8 +7,8 @@
  * What is promised of the process, besides what stop.h promises:
  * - Our death at any instruction leaves it running as if nothing had been: before the registers of
  * the thread are touched, signal frames that restore all of them (FP state and signal mask
- * included) lie where the thread's stack is certainly unused; the stub it runs returns into them.
- * - Its code is never written; the stub is a `syscall; ret` that it has already.
+ * included) lie where the thread's stack is certainly unused; the gadget it runs returns into them.
+ * - Its code is never written; the gadget is a `syscall; ret` that it has already.
  * - No SIGCHLD (exit signal 0), no second owner of its files (CLONE_FILES | CLONE_FS), no zombie:
  * the twin is reaped by a wait4(2) that the process is made to call. The call that the thread was
  * in begins anew as after any stop.
@@ -53,10 +53,10 @@ uint64_t snapshot_predict_us(const struct os_costs *costs, uint64_t small_bytes,
                              uint64_t huge_bytes, size_t threads);
 
 /*
- * Before the process is held: looks for the stub, allocates, and decides whether it may be made to
- * call clone(2) at all. ERR_REFUSED with a whole sentence: a seccomp filter, shadow stacks, a pid
- * namespace for children that is not its own, no stub. `stop` is open; `maps` is borrowed until
- * snapshot_done(), which is due also after a failure.
+ * Before the process is held: looks for the gadget, allocates, and decides whether it may be made
+ * to call clone(2) at all. ERR_REFUSED with a whole sentence: a seccomp filter, shadow stacks, a
+ * pid namespace for children that is not its own, no gadget. `stop` is open; `maps` is borrowed
+ * until snapshot_done(), which is due also after a failure.
  */
 int snapshot_prepare(struct snapshot *snapshot, const struct stop *stop, const struct maps *maps,
                      struct failure *f);

@@ -180,7 +180,7 @@ TEST(the_twin_ends)
     REQUIRE(build(w) == 0);
     ucontext_t c = context_at(w, w->frames.twin_sp);
     CHECK_EQ_INT(u64_at(w, w->frames.twin_sp), code.restorer);
-    CHECK_EQ_INT(c.uc_mcontext.gregs[REG_RIP], code.stub);
+    CHECK_EQ_INT(c.uc_mcontext.gregs[REG_RIP], code.gadget);
     CHECK_EQ_INT(c.uc_mcontext.gregs[REG_RAX], SYS_exit_group);
     CHECK_EQ_INT(c.uc_mcontext.gregs[REG_RDI], 0);
     CHECK(c.uc_mcontext.fpregs == NULL);
@@ -203,7 +203,7 @@ TEST(without_a_restorer_the_number_is_popped)
         uint64_t sp = *sps[i];
         CHECK_EQ_INT(u64_at(w, sp), bare.pop);
         CHECK_EQ_INT(u64_at(w, sp + 8), SYS_rt_sigreturn);
-        CHECK_EQ_INT(u64_at(w, sp + 16), bare.stub);
+        CHECK_EQ_INT(u64_at(w, sp + 16), bare.gadget);
     }
     ucontext_t c = context_at(w, w->frames.thread_sp + 16);
     CHECK_EQ_INT(c.uc_mcontext.gregs[REG_RSP], w->thread.regs.rsp);
