@@ -13,7 +13,9 @@
 #include "agent/capture.h"
 #include "agent/join.h"
 #include "agent/os/privilege.h"
+#include "agent/sources.h"
 #include "agent/uplink.h"
+#include "agent/watcher.h"
 #include "common/log.h"
 #include "common/port.h"
 #include "common/text.h"
@@ -35,6 +37,8 @@ struct agent {
     struct broker_client *broker;
     struct sampler *sampler;
     struct capture *capture;
+    struct watcher *watcher;
+    struct sources *sources;
     struct uplink *uplink;
     uv_signal_t signals[2];
     int signal_count;
@@ -98,6 +102,10 @@ static void on_second(void *context)
 {
     struct agent *a = context;
     events_tick(a->events);
+    if (a->sources)
+        sources_second(a->sources);
+    if (a->watcher)
+        watcher_tick(a->watcher);
     if (a->capture)
         capture_tick(a->capture);
     if (a->uplink)
@@ -212,6 +220,24 @@ static int open_capture(struct agent *a, struct failure *f)
     return capture_open(&a->capture, &settings, f);
 }
 
+static int open_watcher(struct agent *a, struct failure *f)
+{
+    struct source_context context = {
+        .loop = &a->loop,
+        .clock = clock_system(),
+        .settings = a->settings,
+        .policy = &a->start.policy,
+        .followed = a->follow.list,
+        .broker = a->broker,
+        .events = a->events,
+    };
+    int e = watcher_open(&a->watcher, a->spool, clock_system(), on_new_data, a);
+    context.watcher = a->watcher;
+    if (!e)
+        e = sources_open(&a->sources, &context);
+    return e ? fail(f, e, "out of memory") : 0;
+}
+
 static int open_uplink(struct agent *a, struct failure *f)
 {
     struct uplink_settings settings = {
@@ -230,7 +256,8 @@ static int open_uplink(struct agent *a, struct failure *f)
     return uplink_open(&a->uplink, &settings, f);
 }
 
-/* ---- stopping: uplink, capture, sampler, broker, signals; each waits for the one before ---- */
+/* ---- stopping: sources, uplink, capture, sampler, broker, signals; each waits for the one before
+ * ---- */
 
 static void stop_signals(struct agent *a)
 {
@@ -281,6 +308,10 @@ static void stop(struct agent *a)
     if (a->is_stopping)
         return;
     a->is_stopping = true;
+    sources_close(a->sources);
+    a->sources = NULL;
+    watcher_close(a->watcher); /* what it holds back goes into the ring now */
+    a->watcher = NULL;
     if (a->sampler)
         sampler_cut(a->sampler);
     if (a->events)
@@ -335,6 +366,8 @@ static int open_parts(struct agent *a, struct failure *f)
         e = open_sampler(a, f);
     if (!e)
         e = open_capture(a, f);
+    if (!e)
+        e = open_watcher(a, f);
     if (!e)
         e = open_uplink(a, f);
     return e ? e : watch_signals(a, f);

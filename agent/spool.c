@@ -106,18 +106,32 @@ static int push(struct spool *spool, enum spool_lane lane, const trawl_v1_AgentM
     return ring_push(spool->lanes[lane].ring, record);
 }
 
-int spool_push_event(struct spool *spool, trawl_v1_Event *event)
+/* What happened: numbered, and understood without what was before it. */
+static int push_happening(struct spool *spool, uint64_t seq, int64_t time_us)
 {
-    event->seq = spool_next_seq(spool, SPOOL_EVENTS);
     struct ring_record record = {
         .type = RING_EVENT,
         .flags = RING_START,
-        .seq = event->seq,
-        .time_us = event->wall_us,
+        .seq = seq,
+        .time_us = time_us,
     };
+    return push(spool, SPOOL_EVENTS, spool->message, &record);
+}
+
+int spool_push_event(struct spool *spool, trawl_v1_Event *event)
+{
+    event->seq = spool_next_seq(spool, SPOOL_EVENTS);
     spool->message->which_body = trawl_v1_AgentMessage_event_tag;
     spool->message->body.event = *event;
-    return push(spool, SPOOL_EVENTS, spool->message, &record);
+    return push_happening(spool, event->seq, event->wall_us);
+}
+
+int spool_push_exception(struct spool *spool, trawl_v1_Exception *exception)
+{
+    exception->seq = spool_next_seq(spool, SPOOL_EVENTS);
+    spool->message->which_body = trawl_v1_AgentMessage_exception_tag;
+    spool->message->body.exception = *exception;
+    return push_happening(spool, exception->seq, exception->wall_us);
 }
 
 int spool_push_block(struct spool *spool, trawl_v1_AgentMessage *block)

@@ -35,6 +35,8 @@ void spool_close(struct spool *spool);
 
 /* The record's number is filled in. ERR_LIMIT, ERR_INVALID: it was not kept. */
 int spool_push_event(struct spool *spool, trawl_v1_Event *event);
+/* In the same lane, by the same numbers. */
+int spool_push_exception(struct spool *spool, trawl_v1_Exception *exception);
 /* `seq` of the block is filled in. The struct is the caller's; 33 KB, so not on a stack. */
 int spool_push_block(struct spool *spool, trawl_v1_AgentMessage *block);
 /* Flags: RING_START for the first message of a full set, RING_REPEAT when it says known things

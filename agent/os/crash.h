@@ -1,0 +1,63 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * A process that is dying of a signal, read before it goes (core(5), "Piping core dumps to a
+ * program"). Two steps, and between them the process is gone: os_crash_take() copies what is needed
+ * while the kernel waits for us, and lets go; os_crash_describe() makes evidence of the copy.
+ * Invariant: until os_crash_take() has let go nothing is compressed, symbolised, parsed by a
+ * library, or sent. Called by the crash handler (agent/crash_handler.c), never by the agent.
+ */
+#ifndef TRAWL_AGENT_OS_CRASH_H
+#define TRAWL_AGENT_OS_CRASH_H
+
+#include "agent/os/exception.h"
+#include "agent/os/take.h"
+
+/* What the kernel says of it: the specifiers of core(5) in brackets. */
+struct os_crash_arguments {
+    uint32_t pid;        /* in the host's pid namespace (%P) */
+    uint32_t inner_pid;  /* in its own (%p) */
+    uint32_t tid;        /* of the thread that failed, in the host's namespace (%I) */
+    uint32_t inner_tid;  /* in its own (%i) */
+    uint32_t uid, gid;   /* real ones (%u, %g) */
+    uint32_t dumpable;   /* prctl(2), PR_GET_DUMPABLE (%d); 1: memory may be read */
+    uint32_t signal;     /* (%s) */
+    int64_t time_s;      /* (%t) */
+    uint64_t core_limit; /* RLIMIT_CORE, soft (%c) */
+    int pidfd;           /* (%F), since Linux 6.16; -1: the kernel gives none */
+};
+
+struct os_crash_limits {
+    bool memory;          /* false: who it was and of what it died, nothing of its memory */
+    uint64_t stack_bytes; /* of one thread at most */
+    uint64_t pool_bytes;  /* of all that is copied */
+};
+
+struct os_crash; /* the copy */
+
+/*
+ * Reads registers, signal and memory of the process on the other end of `core_fd` (the pipe that
+ * the kernel writes the core into; its head, with the notes, is read), and lets go: closes core_fd
+ * unless `keep_core`, which leaves it open behind what was read (*head are those bytes, borrowed
+ * from the copy) for a handler that was there before. What could not be read stands in the copy.
+ * ERR_GONE: pid, start time or executable are not those of the process that the kernel meant;
+ * ERR_DENIED, ERR_NOMEM.
+ */
+int os_crash_take(const struct os_crash_arguments *arguments, const struct os_crash_limits *limits,
+                  int core_fd, bool keep_core, struct os_crash **out, struct span *head,
+                  struct failure *f);
+void os_crash_close(struct os_crash *crash);
+
+/* Of what is known without parsing anything: who, of what, when, where it stood. */
+void os_crash_head(const struct os_crash *crash, struct os_exception *out);
+/* How long the process was kept by us, from our start to letting go. */
+uint64_t os_crash_held_us(const struct os_crash *crash);
+
+/*
+ * Unwinds all threads, names the frames and gives the files "txt" (for people: signal, registers,
+ * all stacks, modules), "json", "folded", and "core" (a small ELF core that gdb and lldb open);
+ * completes *exception with the frames of the thread that failed, and the executable's build-id.
+ */
+int os_crash_describe(struct os_crash *crash, const struct os_output *out,
+                      struct os_exception *exception, struct os_result *result, struct failure *f);
+
+#endif

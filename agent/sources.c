@@ -1,0 +1,47 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The table of sources. See sources.h. */
+#include "agent/sources.h"
+
+#include <stdlib.h>
+
+#include "common/log.h"
+
+static const struct source table[] = {
+    {NULL, NULL, NULL, NULL},
+};
+#define SOURCES (sizeof table / sizeof table[0])
+
+struct sources {
+    void *open[SOURCES];
+};
+
+int sources_open(struct sources **out, const struct source_context *context)
+{
+    struct sources *sources = calloc(1, sizeof *sources);
+    if (!sources)
+        return ERR_NOMEM;
+    for (size_t i = 0; table[i].name; i++) {
+        struct failure f = {0};
+        if (table[i].open(&sources->open[i], context, &f))
+            log_warn("exceptions are not noticed by way of %s: %s", table[i].name, f.text);
+    }
+    *out = sources;
+    return 0;
+}
+
+void sources_second(struct sources *sources)
+{
+    for (size_t i = 0; table[i].name; i++)
+        if (sources->open[i] && table[i].second)
+            table[i].second(sources->open[i]);
+}
+
+void sources_close(struct sources *sources)
+{
+    if (!sources)
+        return;
+    for (size_t i = 0; table[i].name; i++)
+        if (sources->open[i])
+            table[i].close(sources->open[i]);
+    free(sources);
+}

@@ -1,0 +1,43 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Exceptions on their way out. Every source reports here; what is the same is counted together,
+ * what two sources say of one death is told once, and the rest goes numbered into the events ring,
+ * so that it survives us and reaches the collector in order. Invariant: the counts of what goes out
+ * add up to what was reported: nothing is dropped without being counted. Called by the sources, on
+ * the loop thread.
+ */
+#ifndef TRAWL_AGENT_WATCHER_H
+#define TRAWL_AGENT_WATCHER_H
+
+#include "agent/os/exception.h"
+#include "agent/spool.h"
+#include "common/clock.h"
+
+/*
+ * The first WATCHER_WHOLE of the same content in a minute go out at once, each by itself; later
+ * ones are told together, once a second. At most WATCHER_KINDS different contents are kept apart;
+ * beyond that, the oldest is told and forgotten.
+ */
+#define WATCHER_WHOLE 3
+#define WATCHER_KINDS 512
+
+struct watcher;
+
+/* Borrows all. `added` (may be NULL) is called after something was put into the ring. */
+int watcher_open(struct watcher **out, struct spool *spool, struct clock *clock,
+                 void (*added)(void *context), void *context);
+/* Tells what is held back. NULL is fine. */
+void watcher_close(struct watcher *watcher);
+
+/* Copies. What is not set of id, times, count and template is filled in. */
+void watcher_report(struct watcher *watcher, const struct os_exception *exception);
+/* Once a second. */
+void watcher_tick(struct watcher *watcher);
+
+/*
+ * Masks what changes from one occurrence to the next: numbers, hexadecimal words, UUIDs, addresses,
+ * quoted texts and paths' last parts become "<n>", "<x>", "<id>", "<a>", "<s>". Pure.
+ */
+void watcher_mask(const char *message, char *out, size_t size_bytes);
+
+#endif
