@@ -19,6 +19,7 @@
 #define DEATHS 256                /* remembered, to leave out what weaker sources say afterwards */
 #define DEATH_US UINT64_C(5000000)
 #define HELD_MAX 64
+#define BACKLOG_MAX 1000 /* records not acknowledged; above it crashes are told together, too */
 
 /* One content. */
 struct content {
@@ -35,10 +36,12 @@ struct held {
     struct buf encoded;
     enum os_exception_source source;
     uint32_t pid;
+    uint64_t unit; /* hash of its name; 0: none */
 };
 
 struct death {
     uint32_t pid;
+    uint64_t unit;
     enum os_exception_source source;
     uint64_t at_mono_us; /* 0: none */
 };
@@ -128,7 +131,17 @@ static void keep_waiting(struct watcher *w, struct content *c, trawl_v1_Exceptio
         c->last_us = e->last_us;
 }
 
-/* What has its own evidence is always told by itself, so that nobody asks for what is not there. */
+/*
+ * What has its own evidence is told by itself, so that nobody asks for what is not there. A crash
+ * is told at once, because its record on disk is given up for it: waiting here, it would be lost
+ * with us.
+ */
+static bool is_told_at_once(const struct watcher *w, const trawl_v1_Exception *e)
+{
+    return e->saved_count || (e->source == trawl_v1_ExceptionSource_CRASH &&
+                              spool_unacknowledged(w->spool, SPOOL_EVENTS) < BACKLOG_MAX);
+}
+
 static void count(struct watcher *w, trawl_v1_Exception *e)
 {
     uint64_t now = w->clock->mono_us(w->clock);
@@ -138,7 +151,7 @@ static void count(struct watcher *w, trawl_v1_Exception *e)
         c->whole = 0;
     }
     c->used_mono_us = now;
-    if (e->saved_count || c->whole < WATCHER_WHOLE) {
+    if (c->whole < WATCHER_WHOLE || is_told_at_once(w, e)) {
         c->whole++;
         tell_waiting(w, c);
         push(w, e);
@@ -152,7 +165,16 @@ static void count(struct watcher *w, trawl_v1_Exception *e)
 static void note_death(struct watcher *w, const trawl_v1_Exception *e)
 {
     struct death *d = &w->deaths[w->next_death++ % DEATHS];
-    *d = (struct death){e->pid, watcher_source(e), w->clock->mono_us(w->clock)};
+    *d = (struct death){e->pid, watcher_unit(e), watcher_source(e), w->clock->mono_us(w->clock)};
+}
+
+/* The same process; or, as the init system may not say which process it was, the same unit. */
+static bool is_one_death(uint32_t pid, uint64_t unit, enum os_exception_source weaker,
+                         uint32_t other_pid, uint64_t other_unit)
+{
+    if (pid && other_pid)
+        return pid == other_pid;
+    return weaker == OS_UNIT_RESULT && unit && unit == other_unit;
 }
 
 static bool was_told_better(const struct watcher *w, const trawl_v1_Exception *e)
@@ -161,8 +183,8 @@ static bool was_told_better(const struct watcher *w, const trawl_v1_Exception *e
     for (size_t i = 0; i < DEATHS; i++) {
         const struct death *d = &w->deaths[i];
         bool is_recent = d->at_mono_us && now - d->at_mono_us < DEATH_US;
-        if (is_recent && e->pid && d->pid == e->pid &&
-            watcher_rank(d->source) > watcher_rank(watcher_source(e)))
+        if (is_recent && watcher_rank(d->source) > watcher_rank(watcher_source(e)) &&
+            is_one_death(e->pid, watcher_unit(e), watcher_source(e), d->pid, d->unit))
             return true;
     }
     return false;
@@ -179,6 +201,7 @@ static void hold(struct watcher *w, trawl_v1_Exception *e)
         h->until_mono_us = w->clock->mono_us(w->clock) + HOLD_US;
         h->source = watcher_source(e);
         h->pid = e->pid;
+        h->unit = watcher_unit(e);
         return;
     }
     count(w, e);
@@ -197,8 +220,8 @@ static void take_over(struct watcher *w, trawl_v1_Exception *e)
         struct held *h = &w->held[i];
         if (!h->until_mono_us || watcher_rank(h->source) >= watcher_rank(watcher_source(e)))
             continue;
-        bool is_same = h->pid ? h->pid == e->pid : watcher_may_be_of(h->source, e);
-        if (!is_same)
+        if (!is_one_death(h->pid, h->unit, h->source, e->pid, watcher_unit(e)) &&
+            (h->pid || !watcher_may_be_of(h->source, e)))
             continue;
         if (codec_get_exception(w->scratch, buf_span(&h->encoded), NULL) == 0)
             watcher_adopt(e, w->scratch);

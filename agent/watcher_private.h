@@ -15,6 +15,8 @@ void watcher_fill(trawl_v1_Exception *out, const struct os_exception *in, int64_
 /* Equal for occurrences of equal content (not of equal time, thread or pid). Never 0. */
 uint64_t watcher_content(const trawl_v1_Exception *e);
 
+/* A hash of the unit's name; 0: none. */
+uint64_t watcher_unit(const trawl_v1_Exception *e);
 enum os_exception_source watcher_source(const trawl_v1_Exception *e);
 /* Of sources that tell of the end of a process: the better knows more. 0: does not tell of one. */
 int watcher_rank(enum os_exception_source source);

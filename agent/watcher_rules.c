@@ -96,6 +96,11 @@ static uint64_t add_number(uint64_t hash, uint64_t number)
     return xxh64(span_of(&number, sizeof number), hash);
 }
 
+uint64_t watcher_unit(const trawl_v1_Exception *e)
+{
+    return e->unit[0] ? add_text(1, e->unit) : 0;
+}
+
 uint64_t watcher_content(const trawl_v1_Exception *e)
 {
     uint64_t h = add_number(0, (uint64_t)e->source);
