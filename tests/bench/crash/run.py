@@ -37,11 +37,14 @@ def arguments():
     words.add_argument("--slow-runs", type=int, default=2, help="the same for core file and systemd-coredump (2)")
     words.add_argument("--mib", type=int, nargs="+", default=[64, 1024], help="sizes of the victim (64 1024)")
     words.add_argument("--threads", type=int, nargs="+", default=[4, 200], help="its threads (4 200)")
+    words.add_argument("--random", action="store_true", help="its memory does not compress (else about as a heap does)")
+    words.add_argument("--huge", action="store_true", help="its memory is on huge pages, which are quick to free")
     words.add_argument("--quick", action="store_true", help="64 MiB, 4 and 200 threads, 3 runs")
     words.add_argument("--only", nargs="+", metavar="WAY", help="only these: none, close, trawl, file, systemd")
     chosen = words.parse_args()
     if chosen.quick:
         chosen.mib, chosen.runs, chosen.slow_runs = [64], 3, 1
+    chosen.words = [w for w in ("random", "huge") if getattr(chosen, w)]
     return chosen
 
 
@@ -66,9 +69,9 @@ def wait_free(port):
                 time.sleep(0.0005)
 
 
-def crash(mib, threads, core_limit):
+def crash(mib, threads, words, core_limit):
     """ms from the signal to the process gone, and to its port free."""
-    victim = subprocess.Popen([VICTIM, str(mib), str(threads)], stdout=subprocess.PIPE, text=True,
+    victim = subprocess.Popen([VICTIM, str(mib), str(threads)] + words, stdout=subprocess.PIPE, text=True,
                               preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_CORE, (core_limit, core_limit)))
     port = int(victim.stdout.readline())
     time.sleep(0.2)
@@ -195,10 +198,10 @@ class Systemd(NoCore):
         os.unlink(COREDUMP_SOCKET)
 
 
-def measure(way, mib, threads, runs):
+def measure(way, mib, threads, words, runs):
     gone, free = [], []
     for _ in range(runs):
-        g, f = crash(mib, threads, way.core_limit)
+        g, f = crash(mib, threads, words, way.core_limit)
         way.after()
         gone.append(g)
         free.append(f)
@@ -217,7 +220,8 @@ def bench(chosen):
             none = None
             for kind in ways_of(chosen):
                 with kind() as way:
-                    gone, free = measure(way, mib, threads, chosen.slow_runs if kind.slow else chosen.runs)
+                    gone, free = measure(way, mib, threads, chosen.words,
+                                         chosen.slow_runs if kind.slow else chosen.runs)
                 middle = statistics.median(gone)
                 none = none or middle
                 print("%-24s %-8s %10.1f %10.1f %10.1f %10.1f   %.2f" % (

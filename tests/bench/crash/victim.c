@@ -1,18 +1,20 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * A server that is made to crash: `victim MIB THREADS` fills so much memory with what does not
- * compress to nothing, starts threads that sleep, listens on a port of 127.0.0.1, and prints the
- * port when it is ready. Started by run.py.
+ * A server that is made to crash: `victim MIB THREADS [random] [huge]` fills so much memory with
+ * what compresses about as a heap does ("random": not at all; "huge": on huge pages), starts
+ * threads that sleep, listens on a port of 127.0.0.1, and prints the port when it is ready. Started
+ * by run.py.
  */
 #include <arpa/inet.h>
 #include <pthread.h>
+#include <signal.h>
+#include <stdbool.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
-#include <signal.h>
 #include <unistd.h>
 
 #define STACK_BYTES (256u << 10)
@@ -24,14 +26,14 @@ static void *sleeper(void *argument)
     return argument;
 }
 
-static void fill(uint64_t *words, size_t count)
+static void fill(uint64_t *words, size_t count, bool random)
 {
     uint64_t x = 88172645463325252ull; /* xorshift64, Marsaglia 2003 */
     for (size_t i = 0; i < count; i++) {
         x ^= x << 13;
         x ^= x >> 7;
         x ^= x << 17;
-        words[i] = (i & 3) ? x & 0xffff : 0; /* compresses about as a heap does */
+        words[i] = random ? x : (i & 3) ? x & 0xffff : 0;
     }
 }
 
@@ -47,6 +49,14 @@ static int serve(void)
     return ntohs(address.sin_port);
 }
 
+static bool has(int argc, char **argv, const char *word)
+{
+    for (int i = 3; i < argc; i++)
+        if (strcmp(argv[i], word) == 0)
+            return true;
+    return false;
+}
+
 int main(int argc, char **argv)
 {
     size_t mib = argc > 1 ? strtoul(argv[1], NULL, 10) : 64;
@@ -57,7 +67,9 @@ int main(int argc, char **argv)
         mmap(NULL, (mib << 20) + 1, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     if (memory == MAP_FAILED)
         return 1;
-    fill(memory, (mib << 20) / sizeof(uint64_t));
+    if (has(argc, argv, "huge"))
+        (void)madvise(memory, mib << 20, MADV_HUGEPAGE);
+    fill(memory, (mib << 20) / sizeof(uint64_t), has(argc, argv, "random"));
     pthread_attr_init(&attributes);
     pthread_attr_setstacksize(&attributes, STACK_BYTES);
     for (size_t i = 1; i < threads; i++) {
