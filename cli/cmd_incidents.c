@@ -21,6 +21,7 @@ struct listing {
     struct cli *cli;
     struct render_table table;
     struct buf line;
+    char group[sizeof(((trawl_v1_Incident *)0)->group)]; /* of show; "": none, or named already */
 };
 
 static int write_line(struct listing *l, int rendered, struct failure *f)
@@ -88,12 +89,29 @@ static int on_part(void *owner, struct span message, struct failure *f)
         return part.which_body == trawl_v1_IncidentPart_line_tag
                    ? 0
                    : write_line(l, render_part_json(&l->line, &part), f);
+    if (part.which_body == trawl_v1_IncidentPart_incident_tag)
+        return text_copy(l->group, sizeof l->group, part.body.incident.group);
     if (part.which_body != trawl_v1_IncidentPart_line_tag)
         return 0;
+    if (strstr(part.body.line, "trawl group"))
+        l->group[0] = '\0';
     r = text_append_safe(&l->line, span_str(part.body.line), true);
     if (r == 0)
         r = buf_append_byte(&l->line, '\n');
     return write_line(l, r, f);
+}
+
+/* An incident that opened by itself leads to the group of exceptions that it is of. */
+static int write_group(struct listing *l, struct failure *f)
+{
+    int r = buf_append_str(&l->line, "group ");
+    if (r == 0)
+        r = render_styled(&l->line, RENDER_PLAIN, false, l->group, 0);
+    if (r == 0)
+        r = buf_append_str(&l->line, "       trawl group ");
+    if (r == 0)
+        r = render_styled(&l->line, RENDER_PLAIN, false, render_short_id(l->group), 0);
+    return write_line(l, r < 0 ? r : buf_append_byte(&l->line, '\n'), f);
 }
 
 int cmd_show(struct cli *cli, struct failure *f)
@@ -101,6 +119,8 @@ int cmd_show(struct cli *cli, struct failure *f)
     struct listing l = {.cli = cli};
     buf_init(&l.line, LINE_LIMIT);
     int r = incident_call(cli, METHOD_OPS_SHOW, cli->words[0], on_part, &l, f);
+    if (r == 0 && l.group[0])
+        r = write_group(&l, f);
     buf_done(&l.line);
     return r;
 }

@@ -113,6 +113,39 @@ static const struct conf_row FETCH_ROWS[] = {
 };
 static const struct conf_short FETCH_SHORTS[] = {{'o', "output"}};
 
+#define EXCEPTIONS(member) CLI_OPTIONS(cmd_exceptions_options, member)
+static const struct conf_row EXCEPTIONS_ROWS[] = {
+    {"follow", CONF_BOOL, EXCEPTIONS(follow), 0, 0, NULL, NULL,
+     "and then as they happen, until Ctrl-C", true},
+    {"group", CONF_STRING, EXCEPTIONS(group), 0, 0, NULL, "GROUP", "only those of this group",
+     true},
+    {"last", CONF_DURATION_US, EXCEPTIONS(last_us), SECOND_US, 3650 * DAY_US, "1h", "TIME",
+     "look back this long", true},
+    {"from", CONF_STRING, EXCEPTIONS(from), 0, 0, NULL, "TIME", "begin: 14:02, -10m, RFC 3339",
+     true},
+    {"to", CONF_STRING, EXCEPTIONS(to), 0, 0, NULL, "TIME", "end (default: now)", true},
+};
+static const struct conf_short EXCEPTIONS_SHORTS[] = {{'f', "follow"}};
+
+#define GROUPS(member) CLI_OPTIONS(cmd_groups_options, member)
+static const struct conf_row GROUPS_ROWS[] = {
+    {"resolved", CONF_BOOL, GROUPS(resolved), 0, 0, NULL, NULL, "those that are resolved, too",
+     true},
+    {"last", CONF_DURATION_US, GROUPS(last_us), SECOND_US, 3650 * DAY_US, "1d", "TIME",
+     "seen within this time", true},
+    {"from", CONF_STRING, GROUPS(from), 0, 0, NULL, "TIME", "begin: 14:02, -10m, RFC 3339", true},
+    {"to", CONF_STRING, GROUPS(to), 0, 0, NULL, "TIME", "end (default: now)", true},
+};
+
+#define WANT(member) CLI_OPTIONS(cmd_want_options, member)
+static const struct conf_row WANT_ROWS[] = {
+    {"what", CONF_LIST, WANT(what), 0, 0, NULL, "KIND,...",
+     "kinds of evidence, as of trawl capture; core: the whole memory", true},
+    {"count", CONF_U64, WANT(count), 0, 1000, "1", "N", "of the next N; 0: nothing more is wanted",
+     true},
+};
+static const struct conf_short WANT_SHORTS[] = {{'n', "count"}};
+
 static const char *const CONTEXT_WORDS[] = {"list", "show", "add", "use", NULL};
 static const char *const SHELLS[] = {"bash", "zsh", "fish", NULL};
 
@@ -145,6 +178,32 @@ const struct command COMMANDS[] = {
      "  trawl events -l role=web --last 1h\n"
      "  trawl events web-07 --from 14:02 --to 14:10 -o json\n",
      COMMAND_LIST, ROWS(EVENTS_ROWS, cmd_window_options)},
+    {"exceptions", cmd_exceptions, "[HOST...]", 0, CLI_WORDS_ANY,
+     "list what went wrong by itself: crashes, OOM kills, error traces",
+     "  trawl exceptions --follow\n"
+     "  trawl exceptions -l role=web --last 1d -o wide\n"
+     "  trawl exceptions web-07 --group 7F2QK --from 14:02 --to 14:10\n"
+     "  trawl exceptions -f -o json | jq -r 'select(.signal == 11).group'\n",
+     COMMAND_LIST, ROWS_SHORTS(EXCEPTIONS_ROWS, EXCEPTIONS_SHORTS, cmd_exceptions_options)},
+    {"groups", cmd_groups, "[HOST...]", 0, CLI_WORDS_ANY,
+     "list groups of exceptions with one cause: how often, where, since when",
+     "  trawl groups\n"
+     "  trawl groups -l role=web --last 7d --resolved\n"
+     "  trawl groups -o json | jq -r 'select(.state == \"new\").id'\n",
+     COMMAND_LIST, ROWS(GROUPS_ROWS, cmd_groups_options)},
+    {"group", cmd_group, "GROUP", 1, 1,
+     "show a group: counts, hosts, versions, its newest sample with frames, incidents",
+     "  trawl group 7F2QK\n"
+     "  trawl group G-7F2QK -o json | jq 'select(.part == \"sample\").frames'\n",
+     TAKES_OUTPUT | TAKES_COLLECTOR, NO_ROWS},
+    {"want", cmd_want, "GROUP", 1, 1, "make the next exceptions of a group give more evidence",
+     "  trawl want 7F2QK --what core\n"
+     "  trawl want 7F2QK --what core,profile -n 3\n"
+     "  trawl want 7F2QK -n 0\n",
+     TAKES_OUTPUT | TAKES_COLLECTOR, ROWS_SHORTS(WANT_ROWS, WANT_SHORTS, cmd_want_options)},
+    {"resolve", cmd_resolve, "GROUP", 1, 1,
+     "mark a group as resolved; seen again it is told as regressed", "  trawl resolve 7F2QK\n",
+     TAKES_OUTPUT | TAKES_COLLECTOR, NO_ROWS},
     {"capture", cmd_capture, "[HOST...]", 0, CLI_WORDS_ANY,
      "gather evidence on many hosts at once, under one incident",
      "  trawl capture -l role=web --process redis-server --last 60s\n"

@@ -181,21 +181,32 @@ static int append_titles(const struct render_table *t, const size_t *widths, boo
     return r;
 }
 
-int render_table_put(const struct render_table *t, bool color, struct buf *out)
+int render_table_put_more(const struct render_table *t, size_t *widths, bool titled, bool color,
+                          struct buf *out)
 {
     if (t->error)
         return t->error;
     assert(t->cell_count % t->column_count == 0);
-    size_t *widths = calloc(t->column_count, sizeof *widths);
-    if (!widths)
-        return ERR_NOMEM;
-    for (size_t c = 0; c < t->column_count; c++)
-        widths[c] = column_width(t, c);
-    int r = append_titles(t, widths, color, out);
+    for (size_t c = 0; c < t->column_count; c++) {
+        size_t width = column_width(t, c);
+        widths[c] = width > widths[c] ? width : widths[c];
+    }
+    int r = titled ? append_titles(t, widths, color, out) : 0;
     for (size_t i = 0; r == 0 && i < t->cell_count; i++) {
         size_t c = i % t->column_count;
         r = append_cell(t, c, widths[c], t->cells[i], t->text.data, color, out);
     }
+    return r;
+}
+
+int render_table_put(const struct render_table *t, bool color, struct buf *out)
+{
+    if (t->error)
+        return t->error;
+    size_t *widths = calloc(t->column_count, sizeof *widths);
+    if (!widths)
+        return ERR_NOMEM;
+    int r = render_table_put_more(t, widths, true, color, out);
     free(widths);
     return r;
 }

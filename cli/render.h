@@ -49,6 +49,12 @@ size_t render_row_count(const struct render_table *t);
 /* Appends the title line and the rows, two blanks between columns. The table's first error, or 0.
  */
 int render_table_put(const struct render_table *t, bool color, struct buf *out);
+/*
+ * The same for rows that come one after the other: `widths` (one per column) are those of what was
+ * printed before, and grow with these rows; the title line only with `titled`.
+ */
+int render_table_put_more(const struct render_table *t, size_t *widths, bool titled, bool color,
+                          struct buf *out);
 
 /* Appends `text` in a style (colour only if `color`), made safe, padded to `width` columns. */
 int render_styled(struct buf *out, enum render_style style, bool color, const char *text,

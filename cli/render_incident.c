@@ -260,6 +260,7 @@ void render_incident_members(struct jsonl *j, const trawl_v1_Incident *incident)
     jsonl_u64(j, "last_us", incident->last_us);
     jsonl_u64(j, "for_us", incident->for_us);
     jsonl_time(j, "at", incident->at_us);
+    jsonl_str(j, "group", incident->group);
 }
 
 void render_target_members(struct jsonl *j, const trawl_v1_Target *target)

@@ -12,8 +12,10 @@
 #include "tests/unit/common/scratch.h"
 
 #include <pthread.h>
+#include <signal.h>
 #include <stdatomic.h>
 #include <string.h>
+#include <unistd.h>
 #include <uv.h>
 
 #include "cli/command.h"
@@ -27,6 +29,8 @@
 #define FAKE_ARTIFACTS 4
 #define FAKE_BODY_MAX (5 * CODEC_PIECE_SIZE)
 #define FAKE_HOSTS 3
+#define FAKE_EXCEPTIONS 4
+#define FAKE_GROUPS 3
 #define FAKE_PEERS 32
 #define FAKE_WIRE_LIMIT (256 * 1024)
 
@@ -51,6 +55,14 @@ struct fake_script {
                                     artifact, or the targets of a watch */
     atomic_int refuse;     /* enum err of every call; 0 none */
     atomic_int captures, fetches, first_from_piece;
+    /* The first list has one of them, and each later call one more; a stream ends with the
+     * connection, but for the last one, which interrupts the program. */
+    trawl_v1_Exception exceptions[FAKE_EXCEPTIONS];
+    size_t exception_count;
+    trawl_v1_Group groups[FAKE_GROUPS];
+    size_t group_count;
+    atomic_int exception_calls;
+    trawl_v1_WantRequest wanted; /* the last one; read it after fake_stop() */
 };
 
 struct fake_collector {
@@ -242,6 +254,85 @@ static inline void fake_fetch(struct fake_peer *peer, struct grpc_call *call, st
     grpc_finish(call, GRPC_OK, "");
 }
 
+static inline void fake_exceptions(struct fake_peer *peer, struct grpc_call *call, struct buf *wire,
+                                   struct span request)
+{
+    struct fake_script *s = &peer->fake->script;
+    trawl_v1_ExceptionsRequest r;
+    struct failure f;
+    REQUIRE(codec_get_exceptions_request(&r, request, &f) == 0);
+    size_t known = (size_t)atomic_fetch_add(&s->exception_calls, 1) + 1;
+    bool is_last = known >= s->exception_count;
+    for (size_t i = 0; i < known && i < s->exception_count; i++) {
+        REQUIRE(codec_put_exception(wire, &s->exceptions[i]) == 0);
+        fake_send(call, wire);
+    }
+    if (!r.follow)
+        grpc_finish(call, GRPC_OK, "");
+    else if (!is_last)
+        peer->cut = true;
+    else
+        (void)kill(getpid(), SIGINT);
+}
+
+static inline const trawl_v1_Group *fake_group(const struct fake_script *s, struct grpc_call *call,
+                                               const char *id)
+{
+    struct failure f;
+    for (size_t i = 0; i < s->group_count; i++)
+        if (strstr(s->groups[i].id, id))
+            return &s->groups[i];
+    fail(&f, ERR_NOTFOUND, "no group '%s'", id);
+    grpc_finish_failure(call, &f);
+    return NULL;
+}
+
+static inline void fake_show_group(struct fake_script *s, struct grpc_call *call, struct buf *wire,
+                                   struct span request)
+{
+    static trawl_v1_GroupPart part;
+    trawl_v1_GroupRequest r;
+    struct failure f;
+    REQUIRE(codec_get_group_request(&r, request, &f) == 0);
+    const trawl_v1_Group *group = fake_group(s, call, r.group);
+    if (!group)
+        return;
+    part.which_body = trawl_v1_GroupPart_group_tag;
+    part.body.group = *group;
+    REQUIRE(codec_put_group_part(wire, &part) == 0);
+    fake_send(call, wire);
+    for (size_t i = s->exception_count; i > 0; i--) {
+        part.which_body = trawl_v1_GroupPart_sample_tag;
+        part.body.sample = s->exceptions[i - 1];
+        REQUIRE(codec_put_group_part(wire, &part) == 0);
+        fake_send(call, wire);
+    }
+    grpc_finish(call, GRPC_OK, "");
+}
+
+/* Groups, and what Want and Resolve change. */
+static inline void fake_groups(struct fake_script *s, enum method_id method, struct grpc_call *call,
+                               struct buf *wire, struct span request)
+{
+    trawl_v1_GroupRequest r = {.group = ""};
+    struct failure f;
+    const trawl_v1_Group *group = s->groups;
+    size_t count = s->group_count;
+    if (method == METHOD_OPS_WANT) {
+        REQUIRE(codec_get_want_request(&s->wanted, request, &f) == 0);
+        group = fake_group(s, call, s->wanted.group);
+    } else if (method == METHOD_OPS_RESOLVE) {
+        REQUIRE(codec_get_group_request(&r, request, &f) == 0);
+        group = fake_group(s, call, r.group);
+    }
+    for (size_t i = 0; group && i < (method == METHOD_OPS_GROUPS ? count : 1); i++) {
+        REQUIRE(codec_put_group(wire, &group[i]) == 0);
+        fake_send(call, wire);
+    }
+    if (group)
+        grpc_finish(call, GRPC_OK, "");
+}
+
 static inline int fake_on_message(void *owner, struct grpc_call *call, struct span request)
 {
     struct fake_call *c = owner;
@@ -269,6 +360,17 @@ static inline int fake_on_message(void *owner, struct grpc_call *call, struct sp
         break;
     case METHOD_OPS_FETCH:
         fake_fetch(c->peer, call, &wire, request);
+        break;
+    case METHOD_OPS_EXCEPTIONS:
+        fake_exceptions(c->peer, call, &wire, request);
+        break;
+    case METHOD_OPS_SHOW_GROUP:
+        fake_show_group(s, call, &wire, request);
+        break;
+    case METHOD_OPS_GROUPS:
+    case METHOD_OPS_WANT:
+    case METHOD_OPS_RESOLVE:
+        fake_groups(s, c->method->id, call, &wire, request);
         break;
     case METHOD_OPS_INCIDENTS:
         REQUIRE(codec_put_incident(&wire, &s->incident) == 0);

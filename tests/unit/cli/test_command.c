@@ -220,6 +220,16 @@ TEST(what_is_not_understood_is_named_with_what_exists)
         "trawl context use a b",
         "trawl completion tcsh",
         "trawl help hst",
+        "trawl exceptions --folow",
+        "trawl exceptions --follow --to 14:10",
+        "trawl exceptions --group ../x",
+        "trawl groups --last 1",
+        "trawl group",
+        "trawl group 7F2/",
+        "trawl want 7F2QK",
+        "trawl want 7F2QK --what coer",
+        "trawl want 7F2QK --what core -n -1",
+        "trawl resolve",
         "trawl hosts",
         "trawl --context prod hosts",
         "trawl --context ./prod hosts",
@@ -240,6 +250,11 @@ TEST(the_help_of_the_program_and_of_capture)
     run("trawl", &out);
     run("trawl capture --help", &out);
     run("trawl help fetch", &out);
+    run("trawl exceptions --help", &out);
+    run("trawl groups --help", &out);
+    run("trawl group --help", &out);
+    run("trawl want --help", &out);
+    run("trawl resolve --help", &out);
     golden_check("help", buf_str(&out));
     buf_done(&out);
 }
