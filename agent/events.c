@@ -19,6 +19,7 @@ struct events {
     void *context;
     uint32_t in_second;
     uint32_t not_kept;
+    const struct events_listener *listeners[EVENTS_LISTENERS];
 };
 
 int events_open(struct events **out, struct spool *spool, struct clock *clock,
@@ -27,7 +28,8 @@ int events_open(struct events **out, struct spool *spool, struct clock *clock,
     struct events *events = calloc(1, sizeof *events);
     if (!events)
         return ERR_NOMEM;
-    *events = (struct events){spool, clock, log, added, context, 0, 0};
+    *events = (struct events){
+        .spool = spool, .clock = clock, .log = log, .added = added, .context = context};
     *out = events;
     return 0;
 }
@@ -90,6 +92,9 @@ void events_on_process(void *context, const struct os_process_change *change)
 {
     struct events *events = context;
     char text[128];
+    for (size_t i = 0; i < EVENTS_LISTENERS; i++)
+        if (events->listeners[i] && events->listeners[i]->process)
+            events->listeners[i]->process(events->listeners[i]->context, change);
     if (!has_room(events))
         return;
     text_format(text, sizeof text, "process %s (%u) %s", change->name, (unsigned)change->pid,
@@ -99,12 +104,50 @@ void events_on_process(void *context, const struct os_process_change *change)
          change->name, change->pid, 0, text);
 }
 
-static void on_kernel_message(void *context, int priority, uint64_t mono_us, const char *text)
+static void on_kernel_message(void *context, const struct os_kernel_message *message)
 {
     struct events *events = context;
-    (void)priority;
-    if (has_room(events))
-        keep(events, trawl_v1_EventType_KERNEL_MESSAGE, "", 0, mono_us, text);
+    for (size_t i = 0; i < EVENTS_LISTENERS; i++)
+        if (events->listeners[i] && events->listeners[i]->kernel)
+            events->listeners[i]->kernel(events->listeners[i]->context, message);
+    if (message->priority <= OS_KERNEL_WARNING && has_room(events))
+        keep(events, trawl_v1_EventType_KERNEL_MESSAGE, "", 0, message->mono_us, message->text);
+}
+
+const struct os_kernel_log *events_kernel_log(const struct events *events)
+{
+    return events->log;
+}
+
+size_t events_read_kernel(struct events *events)
+{
+    uint64_t lost = 0;
+    if (!events->log)
+        return 0;
+    size_t count = os_kernel_log_read(events->log, on_kernel_message, events, &lost);
+    if (lost)
+        events_add(events, trawl_v1_EventType_DATA_GAP, "", 0,
+                   "%llu kernel messages were overwritten before they could be read",
+                   (unsigned long long)lost);
+    return count;
+}
+
+int events_listen(struct events *events, const struct events_listener *listener)
+{
+    for (size_t i = 0; i < EVENTS_LISTENERS; i++) {
+        if (events->listeners[i])
+            continue;
+        events->listeners[i] = listener;
+        return 0;
+    }
+    return ERR_LIMIT;
+}
+
+void events_forget(struct events *events, const struct events_listener *listener)
+{
+    for (size_t i = 0; i < EVENTS_LISTENERS; i++)
+        if (events->listeners[i] == listener)
+            events->listeners[i] = NULL;
 }
 
 void events_tick(struct events *events)
@@ -115,6 +158,5 @@ void events_tick(struct events *events)
                    (unsigned)events->not_kept, EVENTS_PER_SECOND);
     events->not_kept = 0;
     events->in_second = 0;
-    if (events->log)
-        os_kernel_log_read(events->log, on_kernel_message, events);
+    (void)events_read_kernel(events);
 }

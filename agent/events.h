@@ -29,4 +29,20 @@ void events_on_process(void *context, const struct os_process_change *change);
 /* Once a second: reads new kernel messages, reports what was too much. */
 void events_tick(struct events *events);
 
+/* Who hears of what is read and noticed, besides; members may be NULL. */
+struct events_listener {
+    void (*kernel)(void *context, const struct os_kernel_message *message);
+    void (*process)(void *context, const struct os_process_change *change);
+    void *context;
+};
+#define EVENTS_LISTENERS 4
+/* Borrows until events_forget() of the same. ERR_LIMIT: more than EVENTS_LISTENERS. */
+int events_listen(struct events *events, const struct events_listener *listener);
+void events_forget(struct events *events, const struct events_listener *listener);
+
+/* The log of the kernel that is read; NULL: none. */
+const struct os_kernel_log *events_kernel_log(const struct events *events);
+/* Reads what is there now; how many messages (at most OS_KERNEL_LOG_MOST). */
+size_t events_read_kernel(struct events *events);
+
 #endif

@@ -4,9 +4,11 @@
 
 #include <stdlib.h>
 
+#include "agent/watch_kernel.h"
 #include "common/log.h"
 
 static const struct source table[] = {
+    {"kernel messages", watch_kernel_open, watch_kernel_second, watch_kernel_close},
     {NULL, NULL, NULL, NULL},
 };
 #define SOURCES (sizeof table / sizeof table[0])

@@ -31,10 +31,22 @@ void os_host_caps(bool broker,
 struct os_kernel_log;
 int os_kernel_log_open(struct os_kernel_log **out, struct failure *f); /* from now on */
 void os_kernel_log_close(struct os_kernel_log *log);
-/* Calls `each` for every new message of priority warning or worse; never blocks. */
-void os_kernel_log_read(struct os_kernel_log *log,
-                        void (*each)(void *context, int priority, uint64_t mono_us,
-                                     const char *text),
-                        void *context);
+/* Readable when there is a message. */
+int os_kernel_log_fd(const struct os_kernel_log *log);
+#define OS_KERNEL_WARNING 4 /* syslog(3), LOG_WARNING */
+struct os_kernel_message {
+    int priority;     /* 0 emergency ... 7 debug */
+    bool from_kernel; /* else a process wrote it */
+    uint64_t mono_us;
+    const char *text;
+};
+/*
+ * Calls `each` for every new message, at most OS_KERNEL_LOG_MOST; never blocks. Returns how many
+ * there were. *lost, if not NULL: so many were overwritten before they could be read.
+ */
+#define OS_KERNEL_LOG_MOST 256
+size_t os_kernel_log_read(struct os_kernel_log *log,
+                          void (*each)(void *context, const struct os_kernel_message *message),
+                          void *context, uint64_t *lost);
 
 #endif

@@ -15,11 +15,10 @@
 #include "common/text.h"
 
 #define RECORD_SIZE 8192
-#define PRIORITY_WARNING 4
-#define RECORDS_MAX 256 /* in one call */
 
 struct os_kernel_log {
     int fd;
+    uint64_t next_sequence; /* 0: none was read yet */
 };
 
 int os_kernel_log_open(struct os_kernel_log **out, struct failure *f)
@@ -53,26 +52,42 @@ static uint64_t clock_us(clockid_t clock)
     return (uint64_t)ts.tv_sec * 1000000 + (uint64_t)ts.tv_nsec / 1000;
 }
 
-void os_kernel_log_read(struct os_kernel_log *log,
-                        void (*each)(void *context, int priority, uint64_t mono_us,
-                                     const char *text),
-                        void *context)
+int os_kernel_log_fd(const struct os_kernel_log *log)
+{
+    return log->fd;
+}
+
+static void note_lost(struct os_kernel_log *log, uint64_t sequence, uint64_t *lost)
+{
+    if (lost && log->next_sequence && sequence > log->next_sequence)
+        *lost += sequence - log->next_sequence;
+    log->next_sequence = sequence + 1;
+}
+
+size_t os_kernel_log_read(struct os_kernel_log *log,
+                          void (*each)(void *context, const struct os_kernel_message *message),
+                          void *context, uint64_t *lost)
 {
     uint8_t record[RECORD_SIZE];
     char text[RECORD_SIZE];
+    size_t count = 0;
     /* The kernel's stamps leave out the time that the machine was suspended, our clock does not. */
     uint64_t suspended_us = clock_us(CLOCK_BOOTTIME) - clock_us(CLOCK_MONOTONIC);
-    for (int i = 0; i < RECORDS_MAX; i++) {
-        struct proc_kernel_message message;
+    for (int i = 0; i < OS_KERNEL_LOG_MOST; i++) {
+        struct proc_kernel_message m;
         ssize_t got = read(log->fd, record, sizeof record);
         if (got < 0 && (errno == EPIPE || errno == EINTR || errno == EINVAL))
             continue; /* overwritten, or longer than a record can be */
         if (got <= 0)
-            return;
-        if (proc_parse_kernel_message(span_of(record, (size_t)got), &message) < 0 ||
-            message.priority > PRIORITY_WARNING)
+            break;
+        if (proc_parse_kernel_message(span_of(record, (size_t)got), &m) < 0)
             continue;
-        (void)text_copy_span(text, sizeof text, message.text);
-        each(context, message.priority, message.time_us + suspended_us, text);
+        note_lost(log, m.sequence, lost);
+        (void)text_copy_span(text, sizeof text, m.text);
+        const struct os_kernel_message message = {m.priority, m.from_kernel,
+                                                  m.time_us + suspended_us, text};
+        each(context, &message);
+        count++;
     }
+    return count;
 }

@@ -319,7 +319,7 @@ int proc_parse_kernel_message(struct span record, struct proc_kernel_message *ou
         return ERR_CORRUPT;
     if (proc_take_line(&record, &text) < 0)
         text = record; /* an empty message */
-    *out = (struct proc_kernel_message){(int)(level & 7), time_us, text};
+    *out = (struct proc_kernel_message){(int)(level & 7), level >> 3 == 0, sequence, time_us, text};
     return 0;
 }
 

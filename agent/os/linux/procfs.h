@@ -80,6 +80,8 @@ int proc_parse_unix_socket(struct span line, struct proc_unix_socket *out);
 /* One record of /dev/kmsg: "4,1234,5678901,-;text\n KEY=value\n" (kernel: ABI/testing/dev-kmsg). */
 struct proc_kernel_message {
     int priority;     /* 0 emergency ... 7 debug */
+    bool from_kernel; /* facility 0, which the kernel gives to nobody else */
+    uint64_t sequence;
     uint64_t time_us; /* since boot, without suspend */
     struct span text; /* its first line, borrowed */
 };

@@ -125,6 +125,8 @@ TEST(records_of_the_kernel_log)
                 span_str("30,1234,5678901,-;redis-server[7]: segfault; at 0\n SUBSYSTEM=x\n"),
                 &m) == 0);
     CHECK_EQ_INT(m.priority, 6); /* the facility is left out */
+    CHECK(!m.from_kernel);
+    CHECK_EQ_INT(m.sequence, 1234);
     CHECK_EQ_INT(m.time_us, 5678901);
     CHECK(span_equal(m.text, span_str("redis-server[7]: segfault; at 0")));
     REQUIRE(proc_parse_kernel_message(span_str("4,1,2,c,more=1;"), &m) == 0);
@@ -137,15 +139,18 @@ TEST(records_of_the_kernel_log)
 static char marker[64];
 static bool seen;
 
-static void note_message(void *context, int priority, uint64_t mono_us, const char *text)
+static int seen_priority;
+
+static void note_message(void *context, const struct os_kernel_message *message)
 {
     (void)context;
-    CHECK(priority <= 4);
-    if (strstr(text, marker)) {
-        seen = true;
-        CHECK(mono_us <= port_mono_us() + 1000000);
-        CHECK(mono_us + 10000000 >= port_mono_us());
-    }
+    if (!strstr(message->text, marker))
+        return;
+    seen = true;
+    seen_priority = message->priority;
+    CHECK(!message->from_kernel);
+    CHECK(message->mono_us <= port_mono_us() + 1000000);
+    CHECK(message->mono_us + 10000000 >= port_mono_us());
 }
 
 static void put_message(int fd, int priority)
@@ -165,14 +170,18 @@ TEST(messages_from_now_on)
     if (fd < 0)
         SKIP("kernel messages cannot be written here");
     snprintf(marker, sizeof marker, "trawl test of messages %d", getpid());
+    uint64_t lost = 0;
+    CHECK(os_kernel_log_fd(log) >= 0);
     put_message(fd, 6);
-    os_kernel_log_read(log, note_message, NULL);
-    CHECK(!seen);
-    put_message(fd, 4);
-    os_kernel_log_read(log, note_message, NULL);
+    CHECK(os_kernel_log_read(log, note_message, NULL, &lost) >= 1);
     CHECK(seen);
+    CHECK_EQ_INT(seen_priority, 6);
+    put_message(fd, 4);
+    CHECK(os_kernel_log_read(log, note_message, NULL, &lost) >= 1);
+    CHECK_EQ_INT(seen_priority, 4);
+    CHECK_EQ_INT(lost, 0);
     seen = false;
-    os_kernel_log_read(log, note_message, NULL); /* once */
+    (void)os_kernel_log_read(log, note_message, NULL, NULL); /* once */
     CHECK(!seen);
     close(fd);
     os_kernel_log_close(log);
