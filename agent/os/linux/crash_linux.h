@@ -63,11 +63,17 @@ struct os_crash {
     struct buf status, limits, cgroup; /* of /proc/PID, as they were; may be empty */
     int log_fds[CRASH_LOG_FILES];      /* regular files that it logged to; -1: none */
     char log_paths[CRASH_LOG_FILES][256];
+    struct buf assembled; /* stacks whose pages do not lie together in dump.copies */
     char missing[OS_MISSING_SIZE]; /* what could not be read, and why */
 };
 
 /* What a debugger and the unwinder need of the memory: after notes, maps and threads are there.
- * Neither parses a file nor writes one. In crash_memory.c. */
-void crash_copy_memory(struct os_crash *crash, const struct os_crash_limits *limits);
+ * Neither parses a file nor writes one. ERR_NOMEM, ERR_GONE. In crash_memory.c. */
+int crash_copy_memory(struct os_crash *crash, const struct os_crash_limits *limits,
+                      struct failure *f);
+/* After the release: where the stacks lie in the copies. */
+void crash_find_stacks(struct os_crash *crash);
+/* Adds "; ..." to crash->missing. */
+void crash_miss(struct os_crash *crash, const char *format, ...) TRAWL_PRINTF(2, 3);
 
 #endif
