@@ -12,6 +12,7 @@
 
 #include "collector/authority.h"
 #include "collector/dispatch.h"
+#include "collector/groups.h"
 #include "collector/incident.h"
 #include "collector/partial.h"
 #include "collector/roster.h"
@@ -43,6 +44,7 @@ static void on_second(uv_timer_t *timer)
 {
     struct collector *c = timer->data;
     incidents_tick(c->incidents);
+    groups_tick(c->groups);
     partials_tick(c->partials);
 }
 
@@ -108,6 +110,8 @@ static int open_parts(struct collector *c, struct failure *f)
     if (!e)
         e = incidents_open(&c->incidents, c, f);
     if (!e)
+        e = groups_open(&c->groups, c, f);
+    if (!e)
         upload_forget_all(c);
     if (!e)
         e = listener_open(&c->listener, c, f);
@@ -117,6 +121,7 @@ static int open_parts(struct collector *c, struct failure *f)
 static void close_parts(struct collector *c)
 {
     store_close(c->store);
+    groups_close(c->groups);
     incidents_close(c->incidents);
     dispatch_close(c->dispatch);
     top_close(c->top);

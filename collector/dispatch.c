@@ -81,6 +81,8 @@ static void fill_order(struct dispatch *dispatch, const struct target *target, t
     o->fallback = r->fallback;
     o->live = r->live;
     o->allow_pause = r->allow_pause;
+    o->exception.size = r->exception.size;
+    memcpy(o->exception.bytes, r->exception.bytes, sizeof(o->exception.bytes));
     o->expires_in_us = left_us > 0 ? (uint64_t)left_us : 1;
     o->max_processes = MAX_PROCESSES;
     o->first_artifact = first_artifact(dispatch, target);
@@ -150,6 +152,33 @@ static void stop_rest(struct capture *capture, const struct target *bad)
     }
 }
 
+/* Artifacts of a host are numbered through an incident: of its orders one is under way at a time.
+ */
+static bool another_is_under_way(const struct target *target)
+{
+    const struct capture *own = target->capture;
+    LIST_EACH (c_at, &own->incident->captures) {
+        const struct capture *capture = LIST_ENTRY(c_at, struct capture, link);
+        if (capture == own || (!capture->request.exception.size && !own->request.exception.size))
+            continue; /* people's captures have no host in common (incident_create.c) */
+        LIST_EACH (t_at, &capture->targets) {
+            const struct target *t = LIST_ENTRY(t_at, struct target, link);
+            bool under_way =
+                t->record.state == trawl_v1_State_SENT || t->record.state == trawl_v1_State_RUNNING;
+            if (t->host == target->host && (under_way || t->storing))
+                return true;
+        }
+    }
+    return false;
+}
+
+/* An agent that waits for an instant does nothing else meanwhile: exceptions' orders wait here. */
+static bool is_early(const struct dispatch *dispatch, const struct capture *capture)
+{
+    struct clock *clock = dispatch->collector->clock;
+    return capture->request.exception.size && capture->request.at_us > clock->wall_us(clock);
+}
+
 void dispatch_pump(struct dispatch *dispatch, struct capture *capture)
 {
     if (!capture->stored)
@@ -166,7 +195,8 @@ void dispatch_pump(struct dispatch *dispatch, struct capture *capture)
             send_order(dispatch, t);
         bool held = t->record.wave && tally.canaries_open;
         if (t->record.state != trawl_v1_State_QUEUED || held ||
-            tally.running >= capture->request.max_parallel)
+            tally.running >= capture->request.max_parallel || is_early(dispatch, capture) ||
+            another_is_under_way(t))
             continue;
         start_target(dispatch, t);
         tally.running++;

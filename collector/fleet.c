@@ -12,6 +12,7 @@
 
 #include "collector/authority.h"
 #include "collector/dispatch.h"
+#include "collector/groups.h"
 #include "collector/incident.h"
 #include "collector/ingest.h"
 #include "common/log.h"
@@ -311,6 +312,7 @@ static int welcome(struct session *s, trawl_v1_Announce *a, struct failure *f)
     on_probe_timer(&s->probe_timer);
     if (c->top_watchers)
         say_watching(s, true);
+    groups_host_here(c->groups, s->host);
     dispatch_host_here(c->dispatch, s->host);
     return 0;
 }
@@ -351,6 +353,10 @@ static int take(struct session *s, trawl_v1_AgentMessage *m, struct failure *f)
     case trawl_v1_AgentMessage_event_tag:
         s->pending++;
         e = ingest_event(c, s->host, &m->body.event, on_stored, s, f);
+        break;
+    case trawl_v1_AgentMessage_exception_tag:
+        s->pending++;
+        e = ingest_exception(c, s->host, &m->body.exception, on_stored, s, f);
         break;
     case trawl_v1_AgentMessage_gap_tag:
         s->pending++;

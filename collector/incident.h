@@ -77,6 +77,23 @@ int incident_each(struct incidents *incidents, incident_each_fn each, void *cont
 int incident_capture(struct incidents *incidents, const trawl_v1_CaptureRequest *request,
                      struct host *const *hosts, size_t host_count, const char *who,
                      struct incident **out, store_done_fn done, void *context, struct failure *f);
+/* Why an incident opens by itself. */
+struct incident_cause {
+    const char *text;
+    const char *group; /* ID */
+    int64_t from_us;   /* its window begins here, collector time */
+};
+/*
+ * As incident_capture(), for an exception: request->exception names it, request->into an incident
+ * to join ("": a new one). A host can be a target of several of these at once: they are sent one
+ * after the other, and none before its instant.
+ */
+int incident_capture_for(struct incidents *incidents, const trawl_v1_CaptureRequest *request,
+                         struct host *host, const struct incident_cause *cause,
+                         struct incident **out, store_done_fn done, void *context,
+                         struct failure *f);
+/* Whether a capture with this request_id goes on in the incident. */
+bool incident_capturing(const struct incident *incident, const uint8_t request_id[16]);
 /* The incident a request_id led to, or NULL. */
 struct incident *incident_by_request(struct incidents *incidents, const uint8_t request_id[16]);
 

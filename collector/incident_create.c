@@ -87,7 +87,7 @@ static void new_id(char *out, size_t size_bytes, int64_t at_us)
 }
 
 static void fill_incident(struct incidents *incidents, const trawl_v1_CaptureRequest *request,
-                          const char *who, trawl_v1_Incident *out)
+                          const struct incident_cause *cause, trawl_v1_Incident *out)
 {
     memset(out, 0, sizeof(*out));
     out->created_us = incidents_now_us(incidents);
@@ -95,9 +95,13 @@ static void fill_incident(struct incidents *incidents, const trawl_v1_CaptureReq
     do
         new_id(out->id, sizeof(out->id), out->created_us);
     while (incident_find(incidents, out->id, &ignored));
-    text_format(out->cause, sizeof(out->cause), "capture by %s", who);
+    text_copy(out->cause, sizeof(out->cause), cause->text);
+    text_clean(out->cause); /* it may have been cut within a character */
+    text_copy(out->group, sizeof(out->group), cause->group);
     text_copy(out->note, sizeof(out->note), request->note);
     out->from_us = out->created_us - (int64_t)request->last_us;
+    if (cause->from_us && cause->from_us < out->from_us)
+        out->from_us = cause->from_us;
     out->to_us = out->created_us;
     out->what_count = request->what_count;
     memcpy(out->what, request->what, sizeof(out->what));
@@ -137,12 +141,15 @@ static int add_targets(struct capture *capture, struct host *const *hosts, size_
     return 0;
 }
 
+/* Orders for exceptions have targets of their own and wait for each other (dispatch.c). */
 static int check_not_open(const struct incident *incident, struct host *const *hosts,
                           size_t host_count, struct failure *f)
 {
     LIST_EACH (c_at, &incident->captures)
         LIST_EACH (t_at, &LIST_ENTRY(c_at, struct capture, link)->targets) {
             const struct target *t = LIST_ENTRY(t_at, struct target, link);
+            if (t->capture->request.exception.size)
+                continue;
             for (size_t i = 0; i < host_count; i++)
                 if (t->host == hosts[i] && !state_is_final(t->record.state))
                     return fail(f, ERR_BUSY,
@@ -154,26 +161,29 @@ static int check_not_open(const struct incident *incident, struct host *const *h
 
 static struct incident *place_for(struct incidents *incidents,
                                   const trawl_v1_CaptureRequest *request, struct host *const *hosts,
-                                  size_t host_count, const char *who, struct failure *f)
+                                  size_t host_count, const struct incident_cause *cause,
+                                  struct failure *f)
 {
     struct incident *incident;
     if (request->into[0]) {
         incident = incident_find(incidents, request->into, f);
-        return incident && !check_not_open(incident, hosts, host_count, f) ? incident : NULL;
+        if (!incident || request->exception.size)
+            return incident;
+        return check_not_open(incident, hosts, host_count, f) ? NULL : incident;
     }
     trawl_v1_Incident record;
-    fill_incident(incidents, request, who, &record);
+    fill_incident(incidents, request, cause, &record);
     incident = incident_new(incidents, &record);
     if (!incident)
         fail(f, ERR_NOMEM, "out of memory");
     return incident;
 }
 
-int incident_capture(struct incidents *incidents, const trawl_v1_CaptureRequest *request,
-                     struct host *const *hosts, size_t host_count, const char *who,
-                     struct incident **out, store_done_fn done, void *context, struct failure *f)
+static int begin(struct incidents *incidents, const trawl_v1_CaptureRequest *request,
+                 struct host *const *hosts, size_t host_count, const struct incident_cause *cause,
+                 struct incident **out, store_done_fn done, void *context, struct failure *f)
 {
-    struct incident *incident = place_for(incidents, request, hosts, host_count, who, f);
+    struct incident *incident = place_for(incidents, request, hosts, host_count, cause, f);
     if (!incident)
         return f->code;
     bool fresh = !incident->capture_count, finished = incident->record.finished;
@@ -194,4 +204,22 @@ int incident_capture(struct incidents *incidents, const trawl_v1_CaptureRequest 
     }
     *out = incident;
     return 0;
+}
+
+int incident_capture(struct incidents *incidents, const trawl_v1_CaptureRequest *request,
+                     struct host *const *hosts, size_t host_count, const char *who,
+                     struct incident **out, store_done_fn done, void *context, struct failure *f)
+{
+    char text[96];
+    text_format(text, sizeof(text), "capture by %s", who);
+    struct incident_cause cause = {.text = text, .group = ""};
+    return begin(incidents, request, hosts, host_count, &cause, out, done, context, f);
+}
+
+int incident_capture_for(struct incidents *incidents, const trawl_v1_CaptureRequest *request,
+                         struct host *host, const struct incident_cause *cause,
+                         struct incident **out, store_done_fn done, void *context,
+                         struct failure *f)
+{
+    return begin(incidents, request, &host, 1, cause, out, done, context, f);
 }

@@ -83,6 +83,17 @@ struct incident *incident_by_request(struct incidents *incidents, const uint8_t 
     return NULL;
 }
 
+bool incident_capturing(const struct incident *incident, const uint8_t request_id[16])
+{
+    LIST_EACH (at, &incident->captures) {
+        const struct capture *capture = LIST_ENTRY(at, struct capture, link);
+        if (capture->request.request_id.size == 16 &&
+            !memcmp(capture->request.request_id.bytes, request_id, 16))
+            return true;
+    }
+    return false;
+}
+
 struct incident *incident_by_id(struct incidents *incidents, const char *id)
 {
     LIST_EACH (at, &incidents->all) {

@@ -98,6 +98,14 @@ int incident_store_put(struct incidents *incidents, const struct incident *incid
     return e;
 }
 
+/* Of an exception's capture a row of its own: a host can have several of them in an incident. */
+static struct key target_key(const struct target *target)
+{
+    return target->capture->request.exception.size
+               ? keys_target_of(target->record.host, target->record.capture)
+               : keys_target(target->record.host);
+}
+
 int incident_store_put_target(struct incidents *incidents, const struct target *target,
                               store_done_fn done, void *context)
 {
@@ -105,7 +113,7 @@ int incident_store_put_target(struct incidents *incidents, const struct target *
     keys_incident_part(part, target->record.incident);
     struct buf value;
     buf_init(&value, STORE_VALUE_MAX);
-    struct key key = keys_target(target->record.host);
+    struct key key = target_key(target);
     int e = codec_put_target(&value, &target->record);
     if (!e)
         e = put_row(incidents, part, &key, &value, done, context);
@@ -193,7 +201,7 @@ static int batch_targets(struct incidents *incidents, struct capture *capture, c
             e = codec_put_target(&b->bytes, &t->record);
         if (e)
             return e;
-        b->keys[b->count] = keys_target(t->record.host);
+        b->keys[b->count] = target_key(t);
         b->offsets[++b->count] = b->bytes.size_bytes;
     }
     return e ? e : batch_commit(incidents, part, b, commits);

@@ -1,17 +1,19 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Blocks, events, descriptors and gaps become records under keys that a repeated delivery makes
- * again. The cursor is stored after its record is, and the caller hears after both. Called by
- * fleet.c.
+ * Blocks, events, exceptions, descriptors and gaps become records under keys that a repeated
+ * delivery makes again. The cursor is stored after its record is, and the caller hears after both.
+ * Called by fleet.c.
  */
 #include "collector/ingest.h"
 
 #include <stdlib.h>
 #include <string.h>
 
+#include "collector/groups.h"
 #include "collector/keys.h"
 #include "collector/top.h"
 #include "common/text.h"
+#include "common/xxh64.h"
 #include "proto/block.h"
 
 #define MAX_STEP_US 3600000000u
@@ -229,6 +231,92 @@ int ingest_event(struct collector *c, struct host *host, trawl_v1_Event *event, 
                  buf_span(&value));
     buf_done(&value);
     return e ? cannot_store(e, f) : 0;
+}
+
+/* ---- exceptions ---- */
+
+static void clean_frames(trawl_v1_Exception *e)
+{
+    for (pb_size_t i = 0; i < e->frames_count; i++) {
+        text_clean(e->frames[i].function);
+        text_clean(e->frames[i].module);
+        text_clean(e->frames[i].file);
+    }
+    for (pb_size_t i = 0; i < e->tags_count; i++) {
+        text_clean(e->tags[i].key);
+        text_clean(e->tags[i].value);
+    }
+    for (pb_size_t i = 0; i < e->saved_count; i++)
+        text_clean(e->saved[i]);
+}
+
+static void clean_texts(trawl_v1_Exception *e)
+{
+    text_clean(e->type);
+    text_clean(e->message);
+    text_clean(e->template);
+    text_clean(e->language);
+    text_clean(e->process);
+    text_clean(e->thread);
+    text_clean(e->executable);
+    text_clean(e->unit);
+    text_clean(e->missing);
+    clean_frames(e);
+}
+
+/* Of an agent that gave none: as good, as long as the agent's numbers go on. */
+static void make_id(const struct host *host, trawl_v1_Exception *e)
+{
+    if (e->id.size == sizeof e->id.bytes)
+        return;
+    uint64_t low = xxh64(span_of(host->state_id, sizeof host->state_id), e->seq);
+    uint64_t high = xxh64(span_of(host->state_id, sizeof host->state_id), ~e->seq);
+    e->id.size = sizeof e->id.bytes;
+    memcpy(e->id.bytes, &low, sizeof low);
+    memcpy(e->id.bytes + sizeof low, &high, sizeof high);
+}
+
+/* What only the collector says is set here, whatever came. */
+static void complete(const struct host *host, trawl_v1_Exception *e)
+{
+    clean_texts(e);
+    make_id(host, e);
+    stamp(host, &e->skew_us, &e->skew_error_us);
+    text_copy(e->host, sizeof(e->host), host->record.name);
+    e->group[0] = e->incident[0] = '\0';
+    if (e->last_us < e->wall_us)
+        e->last_us = e->wall_us;
+    e->wall_us -= e->skew_us;
+    e->last_us -= e->skew_us;
+    if (!e->count)
+        e->count = 1;
+    if (e->count > GROUP_COUNT_MAX)
+        e->count = GROUP_COUNT_MAX;
+}
+
+int ingest_exception(struct collector *c, struct host *host, trawl_v1_Exception *exception,
+                     store_done_fn done, void *context, struct failure *f)
+{
+    if (exception->seq <= host->seen_event) {
+        done_before(done, context);
+        return 0;
+    }
+    if (!ingest_is_time(exception->wall_us) || !ingest_is_time(exception->last_us))
+        return fail(f, ERR_INVALID, "exception of an impossible time");
+    if (host->intake_closed)
+        return cannot_store(ERR_BUSY, f);
+    struct landing *landing = malloc(sizeof(*landing));
+    if (!landing)
+        return cannot_store(ERR_NOMEM, f);
+    *landing = (struct landing){c, host, exception->seq, true, done, context, host->intake};
+    complete(host, exception);
+    int e = groups_count(c->groups, host, exception, record_landed, landing);
+    if (e) {
+        free(landing);
+        return cannot_store(e, f);
+    }
+    host->seen_event = exception->seq;
+    return 0;
 }
 
 int ingest_gap(struct collector *c, struct host *host, const trawl_v1_Gap *gap, store_done_fn done,

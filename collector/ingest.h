@@ -19,6 +19,9 @@ int ingest_block(struct collector *c, struct host *host, trawl_v1_CounterBlock *
                  store_done_fn done, void *context, struct failure *f);
 int ingest_event(struct collector *c, struct host *host, trawl_v1_Event *event, store_done_fn done,
                  void *context, struct failure *f);
+/* Numbered with events; counted in its group. Changes *exception as it is stored. */
+int ingest_exception(struct collector *c, struct host *host, trawl_v1_Exception *exception,
+                     store_done_fn done, void *context, struct failure *f);
 int ingest_gap(struct collector *c, struct host *host, const trawl_v1_Gap *gap, store_done_fn done,
                void *context, struct failure *f);
 

@@ -8,8 +8,18 @@
  *   ctr/<shard>/<hour>        <from_us><seq><state_id 16><host> -> CounterBlock
  *   evt/<shard>/<day>         <wall_us><seq><state_id 16><host> -> Event
  *   incidents                 <created_us><id> -> Incident
- *   inc/<id>                  "i" -> Incident, "c"<no> -> CaptureRequest, "t"<host> -> Target,
+ *   inc/<id>                  "i" -> Incident, "c"<no> -> CaptureRequest, "t"<host> -> Target (of
+ *                             a capture for an exception "t"<host>\0<no>: a host can have several),
  *                             "a"<host>\0<no> -> Artifact
+ *   groups                    one partition, so that a count, what it came from and its sample are
+ *                             committed together:
+ *                             "g"<id> -> Group, "x"<id> -> group_state_put(), "s"<signature> -> id,
+ *                             "h"<id>\0<host> -> GroupHost, "o"<id>\0<slot> -> Exception (sample),
+ *                             "c"<state_id> -> highest event number counted,
+ *                             "d"<exception> -> occurrences counted under this exception's id,
+ *                             "e"<time><exception>: the same by time, "l"<host> and "l" -> quota,
+ *                             "p"<exception> -> evidence that is being ordered, "w"<id>: wanted,
+ *                             "v" -> number of the last commit that counted
  *   tokens                    <sha256 of the secret> -> EnrollReply with labels (see enroll.c)
  *   req                       <request_id> -> incident ID
  *   art/<incident>            blobs, named "<incident>/<host>/<no>"
@@ -48,6 +58,16 @@ struct key keys_incident(int64_t created_us, const char *id);
 struct key keys_target(const char *host);
 struct key keys_artifact(const char *host, uint32_t no);
 struct key keys_capture(uint32_t no);
+struct key keys_target_of(const char *host, uint32_t capture);
+
+#define KEYS_GROUPS_PART "groups"
+/* 'g', 'x', 'w' with a group's id; 'l' with a host's name ("": the fleet). */
+struct key keys_group(char kind, const char *id);
+/* 's' with a signature, 'c' with a state ID, 'd' and 'p' with an exception's: 16 bytes. */
+struct key keys_group_bytes(char kind, const uint8_t bytes[16]);
+struct key keys_group_host(const char *id, const char *host); /* host "": prefix of all */
+struct key keys_group_sample(const char *id, uint32_t slot);
+struct key keys_group_told(int64_t at_us, const uint8_t exception[16]);
 /* "<incident>/<host>/<no>"; 128 bytes are enough. */
 void keys_blob(char out[KEYS_PARTITION_SIZE], const char *incident, const char *host, uint32_t no);
 

@@ -189,6 +189,10 @@ static int start_capture(struct call *call, struct capturing *capturing,
 static int check_request(struct call *call, trawl_v1_CaptureRequest *r, struct failure *f)
 {
     struct clock *clock = call->collector->clock;
+    if (r->exception.size)
+        return fail(f, ERR_INVALID,
+                    "evidence of an exception is ordered by the collector itself: 'trawl want' "
+                    "asks for more of the next one");
     for (pb_size_t i = 0; i < r->what_count; i++)
         text_clean(r->what[i]);
     int e = kinds_complete(r, f);
@@ -196,6 +200,8 @@ static int check_request(struct call *call, trawl_v1_CaptureRequest *r, struct f
     text_clean(r->note);
     text_clean(r->process.name);
     text_clean(r->process.unit);
+    if (!e && r->has_process && r->process.start_ticks && !r->process.pid)
+        e = fail(f, ERR_INVALID, "a start time was given without the pid that it belongs to");
     if (!e)
         e = check_process(r, f);
     if (!e)

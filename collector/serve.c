@@ -57,9 +57,9 @@ struct listener {
     int open_handles;
 };
 
-static const struct handler *const tables[] = {fleet_handlers, upload_handlers,  join_handlers,
-                                               host_handlers,  counter_handlers, incident_handlers,
-                                               tool_handlers};
+static const struct handler *const tables[] = {
+    fleet_handlers,    upload_handlers, join_handlers,      host_handlers, counter_handlers,
+    incident_handlers, tool_handlers,   exception_handlers, group_handlers};
 
 /* Tables end with a row without functions. */
 static const struct handler *find_handler(enum method_id id)
@@ -471,7 +471,8 @@ static void end_streams(struct peer *peer)
     LIST_EACH (at, &peer->calls) {
         struct call *call = LIST_ENTRY(at, struct call, link);
         if (call->method->streaming == METHOD_BIDI || call->method->id == METHOD_OPS_WATCH ||
-            call->method->id == METHOD_OPS_TOP || call->method->id == METHOD_HEALTH_WATCH)
+            call->method->id == METHOD_OPS_TOP || call->method->id == METHOD_OPS_EXCEPTIONS ||
+            call->method->id == METHOD_HEALTH_WATCH)
             call_finish(call, &f);
     }
 }

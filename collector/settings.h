@@ -21,6 +21,15 @@ struct settings {
     uint64_t group_ops;
     int64_t stale_us;
     int64_t certificate_us;
+    uint64_t evidence; /* of exceptions: see group.h, struct group_limits */
+    uint64_t evidence_host_hour;
+    uint64_t evidence_fleet_hour;
+    uint64_t incidents_hour;
+    uint64_t groups_host_hour;
+    int64_t window_us;
+    uint64_t spread_hosts;
+    int64_t spread_us;
+    char important_units[512];
     char log_level[16];
     bool help;
 };

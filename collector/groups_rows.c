@@ -1,0 +1,193 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Rows of partition "groups" (keys.h), and the chain of its commits: each expects the number that
+ * the one before it left, so when one fails all behind it fail, too, and nothing is ever stored
+ * that counts on what was not. Called by groups*.c.
+ */
+#include "collector/groups_private.h"
+
+#include <string.h>
+
+void rows_init(struct group_rows *rows)
+{
+    rows->count = 0;
+    rows->e = 0;
+    buf_init(&rows->bytes, (size_t)ROWS_MAX * STORE_VALUE_MAX / 4);
+}
+
+void rows_done(struct group_rows *rows)
+{
+    buf_done(&rows->bytes);
+}
+
+static void add_op(struct group_rows *rows, enum store_op_type type, struct key key)
+{
+    if (!rows->e && rows->count == ROWS_MAX)
+        rows->e = ERR_LIMIT;
+    if (rows->e)
+        return;
+    rows->ops[rows->count].type = type;
+    rows->keys[rows->count] = key;
+    rows->ends[rows->count++] = rows->bytes.size_bytes;
+}
+
+void rows_put(struct group_rows *rows, struct key key)
+{
+    add_op(rows, STORE_PUT, key);
+}
+
+void rows_delete(struct group_rows *rows, struct key key)
+{
+    add_op(rows, STORE_DELETE, key);
+}
+
+static void check(struct group_rows *rows, int e)
+{
+    if (!rows->e)
+        rows->e = e;
+}
+
+void rows_put_text(struct group_rows *rows, struct key key, const char *text)
+{
+    check(rows, buf_append_str(&rows->bytes, text));
+    rows_put(rows, key);
+}
+
+void rows_put_u64(struct group_rows *rows, struct key key, uint64_t value)
+{
+    check(rows, buf_append_u64(&rows->bytes, value));
+    rows_put(rows, key);
+}
+
+void rows_put_group(struct group_rows *rows, const struct group *group)
+{
+    check(rows, codec_put_group(&rows->bytes, &group->record));
+    rows_put(rows, keys_group('g', group->record.id));
+    check(rows, group_state_put(&group->state, &rows->bytes));
+    rows_put(rows, keys_group('x', group->record.id));
+}
+
+void rows_put_host(struct group_rows *rows, const char *id, const trawl_v1_GroupHost *host)
+{
+    check(rows, codec_put_group_host(&rows->bytes, host));
+    rows_put(rows, keys_group_host(id, host->host));
+}
+
+/* ---- the chain ---- */
+
+static void link_up(struct groups *groups, struct group_rows *rows)
+{
+    struct key key = keys_text("v");
+    if (groups->version) {
+        check(rows, buf_append_u64(&rows->bytes, groups->version));
+        add_op(rows, STORE_EXPECT, key);
+    } else {
+        add_op(rows, STORE_EXPECT_ABSENT, key);
+    }
+    rows_put_u64(rows, key, groups->version + 1);
+}
+
+static void place_values(struct group_rows *rows)
+{
+    for (size_t i = 0; i < rows->count; i++) {
+        size_t from = i ? rows->ends[i - 1] : 0;
+        rows->ops[i].key = key_span(&rows->keys[i]);
+        rows->ops[i].value = span_of(rows->bytes.data + from, rows->ends[i] - from);
+    }
+}
+
+static void break_chain(struct groups *groups)
+{
+    groups->broken = true;
+    if (!groups->chained)
+        cache_forget(groups);
+}
+
+int rows_commit(struct groups *groups, struct group_rows *rows, store_done_fn done, void *context)
+{
+    link_up(groups, rows);
+    place_values(rows);
+    int e = groups->broken ? ERR_BUSY : rows->e;
+    if (!e)
+        e = kv_commit(groups->collector->store, KEYS_GROUPS_PART, rows->ops, rows->count, done,
+                      context);
+    if (e) { /* memory is ahead of what will be stored */
+        break_chain(groups);
+        return e;
+    }
+    groups->version++;
+    groups->chained++;
+    return 0;
+}
+
+void groups_landed(struct groups *groups, const struct failure *why)
+{
+    groups->chained--;
+    if (why->code)
+        groups->broken = true;
+    if (groups->broken && !groups->chained)
+        cache_forget(groups);
+}
+
+/* ---- in ---- */
+
+struct scanning {
+    store_row_fn row;
+    void *context;
+    struct key last;
+    size_t rows;
+    int stopped;
+};
+
+static int scan_row(void *context, struct span key, struct span value)
+{
+    struct scanning *s = context;
+    if (key.size_bytes >= sizeof s->last.bytes)
+        return 0;
+    s->rows++;
+    memcpy(s->last.bytes, key.data, key.size_bytes);
+    s->last.size_bytes = key.size_bytes;
+    s->stopped = s->row(s->context, key, value);
+    return s->stopped;
+}
+
+int groups_scan(struct groups *groups, struct span prefix, store_row_fn row, void *context)
+{
+    struct scanning s = {.row = row, .context = context};
+    struct span from = {0};
+    do {
+        s.rows = 0;
+        int e =
+            kv_scan(groups->collector->store, KEYS_GROUPS_PART, from, prefix, 1000, scan_row, &s);
+        if (e < 0)
+            return e;
+        s.last.bytes[s.last.size_bytes] = 0; /* the first key after the last one */
+        from = span_of(s.last.bytes, s.last.size_bytes + 1);
+    } while (s.rows && !s.stopped);
+    return s.stopped;
+}
+
+struct one_row {
+    const struct key *key;
+    struct buf *value;
+    int e;
+};
+
+static int got_row(void *context, struct span key, struct span value)
+{
+    struct one_row *one = context;
+    if (span_equal(key, key_span(one->key)))
+        one->e = buf_append_span(one->value, value);
+    return 1;
+}
+
+/* A scan, because its answer is there when it returns. */
+int groups_row(struct groups *groups, const struct key *key, struct buf *value)
+{
+    struct one_row one = {key, value, ERR_NOTFOUND};
+    struct span span = key_span(key);
+    int e = kv_scan(groups->collector->store, KEYS_GROUPS_PART, span, span, 1, got_row, &one);
+    if (e > 0 && one.e == ERR_NOTFOUND)
+        return ERR_CORRUPT;
+    return e < 0 ? e : one.e;
+}
