@@ -1,0 +1,129 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The directory that crash handler and agent share, STATE/crash: what lies in it, and how much of it
+ * there may be. It belongs to the agent's user; every file is 0600. Invariant: a crash whose marker
+ * was made is in exactly one of: ID.begun (its handler lives, or has died), ID.pb (to be told), the
+ * table's records (to be told), ID.told. Called by crash_handler and crashes.
+ *
+ *     ID.begun        made first of all, locked (flock(2)) while its handler lives; who it is
+ *     ID.ENDING       evidence: txt, json, folded, log, core.zst (small), full.zst (all memory)
+ *     ID.pb           trawl.v1.Exception, written last; renamed to ID.told once it was told
+ *     SITE.site       trawl.v1.Exception of what was looked at at this place
+ *     table           sites, and records of crashes that are only counted; of fixed size
+ *     wants           trawl.v1.Wants
+ */
+#ifndef TRAWL_AGENT_CRASH_SPOOL_H
+#define TRAWL_AGENT_CRASH_SPOOL_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "common/buf.h"
+#include "trawl.pb.h"
+
+#define CRASH_PATH_SIZE 512
+#define CRASH_NAME_SIZE 64 /* "<32 hex digits>.ENDING" */
+#define CRASH_SPOOL_BYTES (UINT64_C(64) << 20)
+#define CRASH_FREE_BYTES (UINT64_C(16) << 20) /* left to others on this disk */
+#define CRASH_KEEP_US UINT64_C(86400000000)
+#define CRASH_FILES_MAX_LISTED 16
+
+struct crash_spool {
+    int fd;    /* of the directory */
+    int table; /* -1: not open */
+    char path[CRASH_PATH_SIZE];
+    uint32_t uid, gid; /* whose it is */
+    uint64_t size_bytes;
+};
+
+/* ERR_NOTFOUND, ERR_DENIED, ERR_IO. A symbolic link is refused. */
+int crash_spool_open(struct crash_spool *spool, const char *path, struct failure *f);
+/* Makes directory and table where they are missing, as the user we are now. */
+int crash_spool_make(struct crash_spool *spool, const char *path, struct failure *f);
+void crash_spool_close(struct crash_spool *spool);
+
+/* "<hex of id>.ENDING" */
+void crash_spool_name(const uint8_t id[16], const char *ending, char out[CRASH_NAME_SIZE]);
+bool crash_spool_has(const struct crash_spool *spool, const uint8_t id[16], const char *ending);
+void crash_spool_remove(const struct crash_spool *spool, const uint8_t id[16], const char *ending);
+/* Written under another name first. */
+int crash_spool_put(const struct crash_spool *spool, const char *name, struct span data,
+                    struct failure *f);
+/* Appends the contents to *out. ERR_NOTFOUND, ERR_LIMIT. */
+int crash_spool_get(const struct crash_spool *spool, const char *name, struct buf *out);
+
+/* The marker: a descriptor that holds its lock. ERR_EXISTS: another handler has it. */
+int crash_spool_begin(const struct crash_spool *spool, const uint8_t id[16], struct span who,
+                      int *fd, struct failure *f);
+/* Whether the handler of a marker has died. */
+bool crash_spool_is_orphan(const struct crash_spool *spool, const char *name, uint64_t age_us);
+
+/*
+ * Makes room for `need_bytes` of evidence of `process`: the oldest evidence of programs that have
+ * some of several crashes goes first; the only one of a program stays. ERR_FULL: there is none.
+ */
+int crash_spool_room(const struct crash_spool *spool, const char *process, uint64_t need_bytes);
+/* Removes what is older than CRASH_KEEP_US and was told, and what is beyond the size. */
+void crash_spool_tidy(const struct crash_spool *spool);
+
+/* One file of evidence. */
+struct crash_spool_file {
+    char name[CRASH_NAME_SIZE];
+    char ending[16]; /* "txt", "json", "folded", "log", "core", "full" */
+    bool packed;     /* zstd */
+    uint64_t size_bytes;
+};
+/* The evidence of one crash, at most `max` files; *count is set. ERR_NOTFOUND: there is none. */
+int crashes_find(const char *directory, const uint8_t id[16], struct crash_spool_file *out,
+                 size_t max, size_t *count);
+
+/* Calls `each` for all names that end so (".pb"); non-zero stops. The name is a copy. */
+int crash_spool_each(const struct crash_spool *spool, const char *ending,
+                     int (*each)(void *context, const char *name), void *context);
+/* The id in a file's name. */
+bool crash_spool_id(const char *name, uint8_t id[16]);
+
+/* ---- the table ---- */
+
+#define CRASH_SITE_WHOLE 3 /* described whole in an hour, of one site */
+#define CRASH_SITES 256
+#define CRASH_RECORDS 4096
+#define CRASH_NEW_PER_S 2 /* new sites where one is known already */
+
+/* A crash that is only counted. */
+struct crash_record {
+    uint64_t site; /* 0: none */
+    uint8_t id[16];
+    int64_t wall_us;
+    int64_t last_us;
+    uint64_t count;
+    uint64_t start_ticks;
+    uint32_t pid, tid, uid, signal;
+    int32_t signal_code;
+    uint32_t why; /* enum crash_why */
+    char process[64];
+    char thread[16];
+    char type[32];
+};
+
+enum crash_why { CRASH_BY_SITE, CRASH_DISK_FULL };
+
+/*
+ * Whether this crash is to be described whole; if so it is counted as such. *site: whose frames it
+ * has when it is not. ERR_IO: no table (then it is to be described).
+ */
+int crash_table_claim(struct crash_spool *spool, uint64_t weak, uint64_t strong, int64_t now_us,
+                      bool *whole, uint64_t *site);
+/* Counts it. When all records are taken, they are counted per site. ERR_IO. */
+int crash_table_count(struct crash_spool *spool, const struct crash_record *record);
+/*
+ * Calls `each` for every record, oldest first, and removes those for which it returned 0; ERR_AGAIN
+ * leaves it and the rest of its site for later. The table is not locked meanwhile.
+ */
+int crash_table_drain(struct crash_spool *spool,
+                      int (*each)(void *context, const struct crash_record *record), void *context);
+/* Whether a marker's crash has been counted in the table: among the last that were. */
+bool crash_table_knows(struct crash_spool *spool, const uint8_t id[16]);
+uint32_t crash_table_waiting(struct crash_spool *spool);
+
+#endif
