@@ -26,6 +26,7 @@ struct policy {
     int64_t window_max_us; /* looking back or ahead */
     uint64_t captures_per_hour;
     uint64_t max_processes; /* per order */
+    char crash_memory[16];  /* none, dumpable or all; anything else means none */
 };
 
 void policy_defaults(struct policy *policy);
@@ -38,6 +39,9 @@ int policy_load(struct policy *policy, const char *path, struct failure *f);
 /* 0 or ERR_REFUSED with the sentence for the verdict. */
 int policy_allows_kind(const struct policy *policy, const char *kind, struct failure *f);
 int policy_allows_process(const struct policy *policy, const char *name, struct failure *f);
+/* Whether memory of a crashed process may be read; `dumpable` as PR_GET_DUMPABLE (prctl(2)) has it.
+ */
+bool policy_allows_crash_memory(const struct policy *policy, uint32_t dumpable);
 /* The smaller of what is asked and what is allowed. */
 uint32_t policy_pause_max_us(const struct policy *policy, uint32_t asked_us);
 /* Whether a pause of so long may be asked for at all: above OS_PAUSE_HARD_US only with an order's

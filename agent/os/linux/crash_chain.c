@@ -192,6 +192,10 @@ static _Noreturn void be_writer(const char *path, const struct owner *o, int inp
 {
     static uint8_t piece[PIECE_BYTES];
     uint64_t at = 0;
+    /* Our copy of the kernel's pipe goes: it would keep the process. */
+    if (dup2(input, 0) < 0)
+        _exit(1);
+    input = 0;
     int fd = become(o) ? make_file(path, o) : -1;
     if (fd < 0)
         _exit(1);
