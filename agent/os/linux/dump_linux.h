@@ -110,6 +110,7 @@ struct dump_source {
     const struct maps *maps; /* of the instant that is written */
     pid_t pid, shared_pid;   /* whose pages are asked for; 0: copies only */
     int mem_fd;              /* /proc/PID/mem; -1: copies only */
+    struct span notes;       /* to be put in as they are; empty: made of the threads */
     /* Called now and then; non-zero ends the writing and is returned. May be NULL. */
     int (*check)(void *context, struct failure *f);
     void *context;

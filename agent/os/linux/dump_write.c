@@ -189,6 +189,8 @@ static uint64_t notes_bytes(const struct writer *w, size_t first)
     const struct stop *stop = &w->dump->stop;
     struct core_thread thread;
     uint64_t bytes = 0;
+    if (w->source->notes.size_bytes > 0)
+        return w->source->notes.size_bytes;
     for (size_t i = 0; i < stop->count; i++) {
         if (stop->threads[i].state != STOP_HELD)
             continue;
@@ -212,7 +214,10 @@ static int put_thread(struct writer *w, size_t index, struct span process, struc
 static int put_notes(struct writer *w, size_t first, struct failure *f)
 {
     const struct stop *stop = &w->dump->stop;
+    const struct span given = w->source->notes;
     struct buf room;
+    if (given.size_bytes > 0)
+        return put(w, given.data, given.size_bytes, f);
     buf_init(&room, NOTES_MAX);
     int rc = put_thread(w, first, buf_span(&w->process_notes), &room, f);
     for (size_t i = 0; rc == 0 && i < stop->count; i++) {

@@ -372,17 +372,13 @@ static const char *find_symbols(struct python *p, struct unwind *unwind,
     return NULL;
 }
 
-static int allocate(struct python *p, pid_t pid, size_t threads, struct failure *f)
+static int allocate(struct python *p, size_t threads, struct failure *f)
 {
     size_t most = threads + 8 < PYTHON_THREADS_MAX ? threads + 8 : PYTHON_THREADS_MAX;
-    pid_t *context = malloc(sizeof *context);
-    p->context = context;
     p->threads = calloc(most, sizeof *p->threads);
     p->frames = calloc(most * PYTHON_FRAMES_MAX, sizeof *p->frames);
-    if (!context || !p->threads || !p->frames)
+    if (!p->threads || !p->frames)
         return fail(f, ERR_NOMEM, "no memory for Python frames of %zu threads", most);
-    *context = pid;
-    p->read = read_process;
     p->thread_capacity = most;
     p->frame_capacity = most * PYTHON_FRAMES_MAX;
     /* calloc() may give pages that are not there yet. */
@@ -391,8 +387,8 @@ static int allocate(struct python *p, pid_t pid, size_t threads, struct failure 
     return 0;
 }
 
-int python_open(struct python **out, struct unwind *unwind, pid_t pid, size_t threads,
-                struct failure *f)
+static int open_interpreter(struct python **out, struct unwind *unwind, const struct python *how,
+                            size_t threads, struct failure *f)
 {
     const struct unwind_module *modules, *found = NULL;
     size_t count = unwind_modules(unwind, &modules);
@@ -411,11 +407,14 @@ int python_open(struct python **out, struct unwind *unwind, pid_t pid, size_t th
     struct python *p = calloc(1, sizeof *p);
     if (!p)
         return fail(f, ERR_NOMEM, "no memory for Python frames");
+    *p = *how;
+    if (!p->context)
+        p->context = &p->pid;
     p->minor = minor;
     if (minor < MINOR_LEAST || minor > MINOR_MOST) {
         p->missing = "its version is not known here (3.8 to 3.12 are)";
     } else {
-        int rc = allocate(p, pid, threads, f);
+        int rc = allocate(p, threads, f);
         if (rc) {
             python_close(p);
             return rc;
@@ -426,11 +425,24 @@ int python_open(struct python **out, struct unwind *unwind, pid_t pid, size_t th
     return 0;
 }
 
+int python_open(struct python **out, struct unwind *unwind, pid_t pid, size_t threads,
+                struct failure *f)
+{
+    const struct python how = {.read = read_process, .pid = pid};
+    return open_interpreter(out, unwind, &how, threads, f);
+}
+
+int python_open_copy(struct python **out, struct unwind *unwind, python_read_fn read, void *context,
+                     size_t threads, struct failure *f)
+{
+    const struct python how = {.read = read, .context = context};
+    return open_interpreter(out, unwind, &how, threads, f);
+}
+
 void python_close(struct python *p)
 {
     if (!p)
         return;
-    free(p->context);
     free(p->threads);
     free(p->frames);
     free(p);

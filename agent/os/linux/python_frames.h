@@ -41,6 +41,7 @@ struct python {
     uint64_t eval_start, eval_end; /* the native function that runs Python code */
     python_read_fn read;
     void *context;
+    pid_t pid;           /* of the process that is read by itself */
     const char *missing; /* why frames cannot be told; NULL: they can */
     struct python_thread *threads;
     size_t thread_count, thread_capacity;
@@ -54,6 +55,9 @@ struct python {
  */
 int python_open(struct python **out, struct unwind *unwind, pid_t pid, size_t threads,
                 struct failure *f);
+/* The same of a copy: memory is read by `read`; *context is borrowed. */
+int python_open_copy(struct python **out, struct unwind *unwind, python_read_fn read, void *context,
+                     size_t threads, struct failure *f);
 void python_close(struct python *python);
 
 /* Finds the threads; then, for each, its frames. The first is for a process that runs, both are for

@@ -318,7 +318,7 @@ static int learn_names(struct stacks_job *job, struct failure *f)
     return rc == ERR_LIMIT ? 0 : rc;
 }
 
-static int unwind_all(struct stacks_job *job, struct failure *f)
+int stacks_job_unwind(struct stacks_job *job, struct failure *f)
 {
     int rc = unwind_start(job->unwind, f);
     if (rc == 0)
@@ -375,7 +375,7 @@ static void note_unnamed(struct stacks_job *job, struct os_result *result)
                          : "the process writes no perf-PID.map");
 }
 
-static void note_missing(struct stacks_job *job, struct os_result *result)
+void stacks_job_note_missing(struct stacks_job *job, struct os_result *result)
 {
     const struct python *p = job->python;
     note_reasons(&job->set, result);
@@ -440,10 +440,10 @@ static int write_files(struct stacks_job *job, const struct os_output *out,
 int stacks_job_finish(struct stacks_job *job, const struct os_output *out, struct os_result *result,
                       struct failure *f)
 {
-    int rc = unwind_all(job, f);
+    int rc = stacks_job_unwind(job, f);
     if (rc)
         return rc;
-    note_missing(job, result);
+    stacks_job_note_missing(job, result);
     job->head.process = job->take->process.name;
     job->head.pid = job->take->process.pid;
     job->head.paused = result->paused;

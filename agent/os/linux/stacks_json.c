@@ -149,7 +149,10 @@ int stacks_write_json(const struct stacks_set *set, const struct stacks_head *he
     bool fits = true;
     json_text_init(&j, out);
     json_text_object(&j, NULL);
-    put_head(&j, head);
+    if (head->put_members)
+        head->put_members(head->context, &j);
+    else
+        put_head(&j, head);
     json_text_array(&j, "modules");
     for (size_t i = 0; fits && i < module_count; i++) {
         struct json_text_mark mark = json_text_mark(&j);

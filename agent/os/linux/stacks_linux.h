@@ -74,5 +74,9 @@ int stacks_job_open(struct stacks_job *job, const struct os_take *take, struct f
 int stacks_job_finish(struct stacks_job *job, const struct os_output *out, struct os_result *result,
                       struct failure *f);
 void stacks_job_done(struct stacks_job *job);
+/* The steps of stacks_job_finish(), for who gives other files: frames, groups, names; what is
+ * missing of them. */
+int stacks_job_unwind(struct stacks_job *job, struct failure *f);
+void stacks_job_note_missing(struct stacks_job *job, struct os_result *result);
 
 #endif

@@ -46,6 +46,10 @@ TRAWL_PRINTF(2, 3) static void put_format(struct writer *w, const char *format, 
 static void put_head(struct writer *w, const struct stacks_head *head)
 {
     char when[32], pause[32], expected[32];
+    if (head->text) {
+        put(w, head->text);
+        return;
+    }
     text_put_time(head->wall_us, when, sizeof when);
     text_put_duration((int64_t)head->pause_us, pause, sizeof pause);
     text_put_duration((int64_t)head->expected_us, expected, sizeof expected);
@@ -133,11 +137,9 @@ static void put_members(struct writer *w, const struct stacks_set *set,
     put(w, "\n");
 }
 
-static void put_group(struct writer *w, const struct stacks_set *set,
-                      const struct stacks_group *group)
+static void put_frames(struct writer *w, const struct stacks_set *set,
+                       const struct stacks_thread *thread)
 {
-    const struct stacks_thread *thread = &set->threads[set->order[group->first]];
-    put_members(w, set, group);
     size_t number = 0;
     for (size_t i = 0; i < thread->count; i++) {
         struct unwind_place place = set->places[thread->first + i];
@@ -151,6 +153,21 @@ static void put_group(struct writer *w, const struct stacks_set *set,
     }
     if (thread->why)
         put_format(w, "     (no %sframes: %s)\n", thread->count ? "more " : "", thread->why);
+}
+
+static void put_group(struct writer *w, const struct stacks_set *set,
+                      const struct stacks_group *group)
+{
+    put_members(w, set, group);
+    put_frames(w, set, &set->threads[set->order[group->first]]);
+}
+
+int stacks_write_thread(const struct stacks_set *set, const struct stacks_thread *thread,
+                        struct buf *out)
+{
+    struct writer w = {out, 0};
+    put_frames(&w, set, thread);
+    return w.rc;
 }
 
 static void put_module(struct writer *w, const struct unwind_module *module)

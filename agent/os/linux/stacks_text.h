@@ -7,6 +7,7 @@
 #ifndef TRAWL_AGENT_OS_LINUX_STACKS_TEXT_H
 #define TRAWL_AGENT_OS_LINUX_STACKS_TEXT_H
 
+#include "agent/os/linux/json_text.h"
 #include "agent/os/linux/unwind.h"
 #include "agent/os/stacks.h"
 
@@ -90,6 +91,10 @@ struct stacks_head {
     uint64_t pause_us, expected_us;
     size_t threads;
     const char *missing;
+    /* What stands there instead of all this: text, and members of the object. NULL: nothing. */
+    const char *text;
+    void (*put_members)(const void *context, struct json_text *out);
+    const void *context;
 };
 
 /*
@@ -107,6 +112,9 @@ int stacks_write(const struct stacks_set *set, const struct stacks_head *head,
 int stacks_write_folded(const struct stacks_set *set, const struct stacks_head *head,
                         const struct unwind_module *modules, size_t module_count, struct buf *out,
                         size_t *left_out);
+/* The frames of one thread, as stacks_write() has them; nothing else. ERR_LIMIT, ERR_NOMEM. */
+int stacks_write_thread(const struct stacks_set *set, const struct stacks_thread *thread,
+                        struct buf *out);
 /* One object; in stacks_json.c. */
 int stacks_write_json(const struct stacks_set *set, const struct stacks_head *head,
                       const struct unwind_module *modules, size_t module_count, struct buf *out,
