@@ -39,11 +39,13 @@ for thread in gdb.selected_inferior().threads():
 """
 
 
-def by_gdb(pid):
+def by_gdb(*target):
+    """Of a process (by_gdb(pid)) or of a core (by_gdb(program, core))."""
+    what = ["-p", str(target[0])] if len(target) == 1 else [str(t) for t in target]
     script = os.path.join(TMP, "frames.py")
     with open(script, "w") as f:
         f.write(IN_GDB)
-    out = subprocess.run(["gdb", "-nx", "-batch", "-ex", "set auto-load off", "-p", str(pid), "-x", script],
+    out = subprocess.run(["gdb", "-nx", "-batch", "-ex", "set auto-load off", *what, "-x", script],
                          capture_output=True, text=True, errors="replace", env=dict(os.environ, DEBUGINFOD_URLS="")).stdout
     stacks = {}
     for line in out.splitlines():
