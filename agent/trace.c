@@ -175,6 +175,10 @@ static enum trace_step offer(struct trace_open *o, struct span line, bool *is_fo
         *is_foreign = length == SIZE_MAX;
         return step;
     }
+    if (trace_is_alike(o, line)) {
+        *is_foreign = length == SIZE_MAX;
+        return step;
+    }
     step = length == SIZE_MAX ? o->language->next(o, line) : TRACE_NOT;
     if (step == TRACE_MINE || step == TRACE_LAST) { /* the lines after the first bear none */
         o->prefix_bytes = 0;
@@ -224,6 +228,16 @@ static bool begins_another(struct trace *t, struct span line)
     return false;
 }
 
+/* The line was another's: to those behind it, too, it is one that is not theirs. */
+static void pass_by(struct trace *t, size_t taker, struct span line)
+{
+    for (size_t i = taker + 1; i < TRACE_OPEN_MAX; i++) {
+        struct trace_open *o = t->open[i];
+        if (o && trace_prefix_length(o, line) != SIZE_MAX && ++o->strange > o->language->patience)
+            end_open(t, i);
+    }
+}
+
 static void take_line(struct trace *t, struct span line)
 {
     if (line.size_bytes > 0 && line.data[line.size_bytes - 1] == '\r')
@@ -231,8 +245,10 @@ static void take_line(struct trace *t, struct span line)
     if (begins_another(t, line))
         return;
     for (size_t i = 0; i < TRACE_OPEN_MAX; i++)
-        if (t->open[i] && give(t, i, line))
+        if (t->open[i] && give(t, i, line)) {
+            pass_by(t, i, line);
             return;
+        }
     (void)start_in(t, line);
 }
 

@@ -189,15 +189,14 @@ bool trace_at_heading(struct trace_open *t, struct trace_look *look, enum trace_
     const uint8_t *at = look->line.data;
     struct span line, below[HEADING_LINES];
     size_t count = 0;
+    uint32_t patience = TRACE_BACK_LINES;
     bool dotted = kind != TRACE_AT_NODE;
-    for (size_t i = 0; i < TRACE_BACK_LINES && count < lines_back && count < HEADING_LINES; i++) {
+    while (count < lines_back && count < HEADING_LINES) {
         struct trace_heading heading;
-        if (!trace_line_before(look, &at, &line))
+        if (!trace_own_before(t, look, &at, &line, &patience))
             return false;
-        size_t prefix = trace_prefix_length(t, line);
-        if (prefix == SIZE_MAX)
-            continue; /* of another writer */
-        line = trace_first(trace_skip(line, prefix), 4096);
+        if (t->prefix_bytes > 0 && trace_begins(line, " "))
+            line = trace_skip(line, 1); /* the prefix's own */
         if (is_frame(line) || trace_begins(trace_trim(line), "Caused by: "))
             return false;
         if (!trace_begins(trace_trim(line), "--->") &&

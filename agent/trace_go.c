@@ -145,12 +145,10 @@ static bool find_heading(struct trace_open *t, struct trace_look *look)
 {
     const uint8_t *at = look->line.data;
     struct span line, below[8];
+    uint32_t patience = TRACE_BACK_LINES;
     size_t count = 0;
-    for (size_t i = 0; i < TRACE_BACK_LINES && trace_line_before(look, &at, &line); i++) {
-        size_t prefix = trace_prefix_length(t, line);
-        if (prefix == SIZE_MAX)
-            continue;
-        line = trace_first(trace_skip(line, prefix), 4096);
+    for (size_t i = 0; i < TRACE_BACK_LINES && trace_own_before(t, look, &at, &line, &patience);
+         i++) {
         if (is_heading(t, line)) {
             for (size_t k = count; k > 0; k--)
                 trace_add_line(t->e.message, sizeof t->e.message, below[k - 1]);

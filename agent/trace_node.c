@@ -77,8 +77,10 @@ static void look_for_aggregate(struct trace_open *t)
     const uint8_t *at = t->look.begin;
     struct span above, heading;
     struct trace_heading outer;
-    if (!at || !trace_line_before(&t->look, &at, &above) || !trace_contains(above, "[errors]: [") ||
-        !trace_line_before(&t->look, &at, &heading) ||
+    uint32_t patience = TRACE_BACK_LINES;
+    if (!at || !trace_own_before(t, &t->look, &at, &above, &patience) ||
+        !trace_contains(above, "[errors]: [") ||
+        !trace_own_before(t, &t->look, &at, &heading, &patience) ||
         !trace_heading(heading, TRACE_IN_FRONT, false, &outer))
         return;
     trace_tag(t, "cause", span_str(t->e.type));
@@ -119,7 +121,12 @@ bool trace_start_node_text(struct trace_open *t, struct trace_look *look)
     const uint8_t *at = look->line.data;
     uint64_t number;
     size_t count = 0, mark = 0;
-    while (count < 6 && trace_line_before(look, &at, &lines[count])) {
+    uint32_t patience = TRACE_BACK_LINES;
+    static const char use[] = "(Use `node ";
+    if (look->at < strlen(use) || look->at > TRACE_PREFIX_SIZE)
+        return false;
+    trace_set_prefix(t, trace_first(look->line, look->at - strlen(use)));
+    while (count < 6 && trace_own_before(t, look, &at, &lines[count], &patience)) {
         struct span s = trace_trim(lines[count]);
         if (mark == 0 && s.size_bytes > 0 && s.data[0] == '^')
             mark = count;

@@ -112,15 +112,14 @@ bool trace_start_php(struct trace_open *t, struct trace_look *look)
     static const char uncaught[] = "Uncaught ";
     const uint8_t *at = look->line.data;
     struct span line, below[8];
+    uint32_t patience = TRACE_BACK_LINES;
     size_t count = 0;
     if (look->line.size_bytes != look->at + strlen("Stack trace:") || look->at > TRACE_PREFIX_SIZE)
         return false;
     trace_set_prefix(t, trace_first(look->line, look->at));
     for (bool is_found = false; !is_found;) {
-        if (count == 8 || !trace_line_before(look, &at, &line))
+        if (count == 8 || !trace_own_before(t, look, &at, &line, &patience))
             return false;
-        size_t prefix = trace_prefix_length(t, line);
-        line = trace_first(trace_skip(line, prefix == SIZE_MAX ? 0 : prefix), 4096);
         size_t found = trace_find(line, uncaught);
         if (count == 0 && !take_heading(t, line))
             return false;

@@ -120,6 +120,13 @@ size_t trace_prefix_length(const struct trace_open *t, struct span line);
 /* process and pid from "name[123]: " at the end of a prefix (RFC 3164, section 4.1.3). */
 void trace_writer(struct trace_open *t);
 
+/* As trace_line_before(), but the nearest line that bears the prefix, without it, at most 4 KiB; at
+ * most *patience of others are passed over. */
+bool trace_own_before(const struct trace_open *t, const struct trace_look *look, const uint8_t **at,
+                      struct span *line, uint32_t *patience);
+/* Whether the line begins as the prefix does: then it is one of another writer, not a bare one. */
+bool trace_is_alike(const struct trace_open *t, struct span line);
+
 /* The line before *at (which points to the beginning of a line); false at the base. */
 bool trace_line_before(const struct trace_look *look, const uint8_t **at, struct span *line);
 

@@ -106,8 +106,8 @@ static bool look_above(struct trace_open *t, struct trace_look *look)
 {
     const uint8_t *at = look->line.data;
     struct span line, type, message;
-    if (!trace_line_before(look, &at, &line) ||
-        !take_class(trace_first(line, 4096), &type, &message))
+    uint32_t patience = TRACE_BACK_LINES;
+    if (!trace_own_before(t, look, &at, &line, &patience) || !take_class(line, &type, &message))
         return false;
     size_t mark = trace_find(message, " -- ");
     size_t colon = mark == SIZE_MAX ? SIZE_MAX : trace_find(trace_skip(message, mark), ": ");
@@ -127,16 +127,16 @@ bool trace_start_ruby(struct trace_open *t, struct trace_look *look)
     struct span s = trace_first(trace_skip(look->line, begin), 4096);
     if (!take_place(s, &place))
         return false;
+    trace_set_prefix(t, trace_first(look->line, begin));
+    t->prefix_open = begin > 0;
     if (trace_begins(place.rest, ": ")) {
         if (!take_class(trace_skip(place.rest, 2), &type, &message))
             return false;
         trace_set_type(t, type, message);
-    } else if (place.rest.size_bytes > 0 || begin > 0 || !look_above(t, look)) {
+    } else if (place.rest.size_bytes > 0 || !look_above(t, look)) {
         return false;
     }
     t->language = &ruby;
-    t->prefix_open = begin > 0;
-    trace_set_prefix(t, trace_first(look->line, begin));
     add(t, &place);
     return true;
 }

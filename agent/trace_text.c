@@ -326,3 +326,34 @@ bool trace_line_before(const struct trace_look *look, const uint8_t **at, struct
         line->size_bytes--;
     return true;
 }
+
+bool trace_own_before(const struct trace_open *t, const struct trace_look *look, const uint8_t **at,
+                      struct span *line, uint32_t *patience)
+{
+    while (trace_line_before(look, at, line)) {
+        size_t length = trace_prefix_length(t, *line);
+        if (length != SIZE_MAX) {
+            *line = trace_first(trace_skip(*line, length), 4096);
+            return true;
+        }
+        if ((*patience)-- == 0)
+            return false;
+    }
+    return false;
+}
+
+bool trace_is_alike(const struct trace_open *t, struct span line)
+{
+    const size_t enough = 10;
+    struct span prefix = trace_first(span_of(t->prefix, t->prefix_bytes), enough);
+    if (prefix.size_bytes < enough || line.size_bytes < enough)
+        return false;
+    for (size_t i = 0; i < enough; i++) {
+        uint8_t a = prefix.data[i], b = line.data[i];
+        bool is_same =
+            a == b || (trace_is_digit(a) && trace_is_digit(b)) || (is_letter(a) && is_letter(b));
+        if (!is_same)
+            return false;
+    }
+    return true;
+}
