@@ -328,6 +328,35 @@ static void read_io(struct broker *b)
     send_reply(b, 0, NULL);
 }
 
+/* The owner who forbids triage of a process forbids this, too: it is a part of it. */
+static bool may_peek(struct broker *b, uint32_t pid)
+{
+    struct os_process process;
+    return os_process_get("", pid, &process, NULL) == 0 &&
+           policy_allows_kind(&b->policy, "triage", NULL) == 0 &&
+           policy_allows_process(&b->policy, process.name, NULL) == 0;
+}
+
+static void peek(struct broker *b)
+{
+    struct broker_reply *reply = begin_reply(b, BROKER_PEEK, b->request.id);
+    const uint32_t *pids = b->request.body.peek.pids, *tids = b->request.body.peek.tids;
+    uint32_t count = b->request.body.peek.count;
+    struct failure f = {0};
+    if (count > BROKER_PEEK_MAX)
+        count = BROKER_PEEK_MAX;
+    int e = policy_load(&b->policy, b->policy_path, &f);
+    for (uint32_t i = 0; !e && i < count; i++) {
+        struct os_peek *out = &reply->body.peek.list[i];
+        if (may_peek(b, pids[i]))
+            os_peek(pids[i], tids[i], b->request.body.peek.ports, out);
+        else
+            *out = (struct os_peek){.pid = pids[i], .tid = tids[i], .error = ERR_REFUSED};
+    }
+    reply->body.peek.count = e ? 0 : count;
+    send_reply(b, e, &f);
+}
+
 static void usage(struct broker *b)
 {
     struct broker_usage *u = &begin_reply(b, BROKER_USAGE, b->request.id)->body.usage;
@@ -349,6 +378,9 @@ static void serve(struct broker *b, int passed_fd)
         break;
     case BROKER_READ_IO:
         read_io(b);
+        break;
+    case BROKER_PEEK:
+        peek(b);
         break;
     case BROKER_USAGE:
         usage(b);

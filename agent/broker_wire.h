@@ -14,12 +14,14 @@
 #include "agent/os/counters.h"
 #include "agent/os/process.h"
 #include "agent/os/take.h"
+#include "agent/os/watch.h"
 #include "common/err.h"
 #include "common/patch.h"
 
 #define BROKER_MAGIC 0x54524B31u
 #define BROKER_PROCESSES_MAX 16
 #define BROKER_IO_MAX 32
+#define BROKER_PEEK_MAX 16
 #define BROKER_KIND_SIZE 16
 #define BROKER_DEADLINE_MIN_US UINT64_C(100000)
 #define BROKER_DEADLINE_MAX_US UINT64_C(1800000000)
@@ -30,7 +32,8 @@ enum broker_op {
     BROKER_STOP,    /* kill the worker that runs */
     BROKER_READ_IO, /* I/O counters of processes */
     BROKER_USAGE,   /* what the broker itself costs */
-    BROKER_BASE     /* the descriptor that comes along is the page list for the next run */
+    BROKER_BASE,    /* the descriptor that comes along is the page list for the next run */
+    BROKER_PEEK = 9 /* what threads wait in */
 };
 
 struct broker_selector {
@@ -65,6 +68,12 @@ struct broker_request {
             uint32_t count;
             uint32_t pids[BROKER_IO_MAX];
         } io;
+        struct {
+            uint32_t count;
+            uint32_t pids[BROKER_PEEK_MAX];
+            uint32_t tids[BROKER_PEEK_MAX]; /* 0: the main thread */
+            bool ports;                     /* those they listen on, too */
+        } peek;
     } body;
 };
 
@@ -121,6 +130,10 @@ struct broker_reply {
             struct os_process_io list[BROKER_IO_MAX];
         } io;
         struct broker_usage usage;
+        struct {
+            uint32_t count;
+            struct os_peek list[BROKER_PEEK_MAX];
+        } peek;
     } body;
 };
 

@@ -60,6 +60,7 @@ void os_counters_sample(struct os_counters *counters, uint64_t mono_us);
  */
 struct os_process_change {
     bool started; /* else exited */
+    bool named;   /* one of those always followed (os_counter_settings.processes) */
     uint32_t pid;
     uint64_t start_ticks;
     const char *name;

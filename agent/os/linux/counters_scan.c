@@ -39,6 +39,7 @@ static void tell(const struct processes *p, const struct known *known, bool star
     if (!p->changed || !known->scanned || known->ignored)
         return;
     struct os_process_change change = {.started = started,
+                                       .named = known->named,
                                        .pid = known->pid,
                                        .start_ticks = known->start_ticks,
                                        .name = known->name};
