@@ -25,6 +25,7 @@ static const struct job_kind kinds[] = {
     {.name = "triage", .of_process = true, .deadline_us = SHORT_US},
     {.name = "net", .of_process = true, .deadline_us = SHORT_US},
     {.name = "profile", .of_process = true, .looks_on = true, .deadline_us = 20 * SECOND_US},
+    {.name = "throws", .of_process = true, .looks_on = true, .deadline_us = 20 * SECOND_US},
     {.name = "logs", .of_process = true, .of_window = true, .deadline_us = SHORT_US},
     {.name = "counters", .of_window = true},
     {.name = "events", .of_window = true},

@@ -18,6 +18,7 @@
 #include "agent/os/privilege.h"
 #include "agent/os/profile.h"
 #include "agent/os/stacks.h"
+#include "agent/os/throws.h"
 #include "agent/os/triage.h"
 #include "agent/worker_output.h"
 #include "common/buf.h"
@@ -38,7 +39,7 @@ static const struct kind {
 } kinds[] = {
     {"triage", os_triage_capture}, {"stacks", os_stacks_capture}, {"stacks0", os_stacks0_capture},
     {"mini", os_mini_capture},     {"core", os_core_capture},     {"profile", os_profile_capture},
-    {"net", os_net_capture},       {"logs", os_logs_capture},
+    {"net", os_net_capture},       {"logs", os_logs_capture},     {"throws", os_throws_capture},
 };
 
 static const struct kind *find_kind(const char *name)

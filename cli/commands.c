@@ -67,13 +67,14 @@ static const struct conf_row CAPTURE_ROWS[] = {
     {"unit", CONF_STRING, CAPTURE(unit), 0, 0, NULL, "UNIT", "processes of this service", true},
     {"port", CONF_U64, CAPTURE(port), 1, 65535, NULL, "N", "who listens on this TCP port", true},
     {"what", CONF_LIST, CAPTURE(what), 0, 0, "triage,stacks,counters,events,logs", "KIND,...",
-     "triage, stacks, stacks0, profile, mini, core, counters, events, logs, net; memory (mini, "
+     "triage, stacks, stacks0, profile, mini, core, counters, events, logs, net, throws; memory "
+     "(mini, "
      "core) only when named",
      true},
     {"last", CONF_DURATION_US, CAPTURE(last_us), 0, DAY_US, "60s", "TIME", "look back this long",
      true},
     {"for", CONF_DURATION_US, CAPTURE(for_us), 0, 600 * SECOND_US, NULL, "TIME",
-     "and observe this long; a profile takes this long (then 10s unless given)", true},
+     "and observe this long; a profile or throws take this long (then 10s unless given)", true},
     {"at", CONF_STRING, CAPTURE(at), 0, 0, NULL, "TIME",
      "same instant on all hosts: +2s, 14:02, RFC 3339 (default: at once)", true},
     {"pause-max", CONF_DURATION_US, CAPTURE(pause_max_us), 1, 3600 * SECOND_US, "50ms", "TIME",

@@ -46,6 +46,7 @@ target_link_libraries(deps_dw INTERFACE deps_zstd)
 deps_library(xxhash xxhash.h xxhash)
 deps_library(jansson jansson.h jansson)
 deps_library(inih ini.h inih)
+deps_library(iberty libiberty/demangle.h iberty)
 
 # Ours first, then the system's; either must be new enough (older ones have open holes, and another API).
 find_path(mbedtls_INCLUDE mbedtls/build_info.h PATHS ${TRAWL_DEPS}/mbedtls/include NO_DEFAULT_PATH)

@@ -19,11 +19,12 @@ static const struct kind table[] = {
     {"mini", false, true, true},      {"core", false, true, true},
     {"counters", true, false, false}, {"events", true, false, false},
     {"logs", true, false, false},     {"net", false, false, false},
+    {"throws", false, false, false},
 };
 #define COUNT (sizeof table / sizeof table[0])
 
-const char *const KINDS[] = {"triage",   "stacks", "stacks0", "profile", "mini", "core",
-                             "counters", "events", "logs",    "net",     NULL};
+const char *const KINDS[] = {"triage",   "stacks", "stacks0", "profile", "mini",   "core",
+                             "counters", "events", "logs",    "net",     "throws", NULL};
 
 static const struct kind *find(const char *name)
 {
@@ -34,7 +35,8 @@ static const struct kind *find(const char *name)
 }
 
 struct asked {
-    bool core, profile;
+    bool core;
+    const char *looks;      /* the kind that looks on for a while; NULL: none */
     bool stops, falls_back; /* some kind does */
 };
 
@@ -45,7 +47,8 @@ static int look_at_kinds(const trawl_v1_CaptureRequest *r, struct asked *out, st
         if (!kind)
             return fail(f, ERR_INVALID, "unknown kind '%s': " KINDS_WORDS " exist", r->what[i]);
         out->core |= strcmp(kind->name, "core") == 0;
-        out->profile |= strcmp(kind->name, "profile") == 0;
+        if (strcmp(kind->name, "profile") == 0 || strcmp(kind->name, "throws") == 0)
+            out->looks = kind->name;
         out->stops |= kind->stops;
         out->falls_back |= kind->falls_back;
     }
@@ -93,9 +96,10 @@ static int check_options(const trawl_v1_CaptureRequest *r, const struct asked *a
                     "kind");
     if (r->for_us > KINDS_FOR_MAX_US)
         return fail(f, ERR_INVALID, "a capture observes for 10 minutes at most: lower --for");
-    if (asked->profile && r->for_us > KINDS_FOR_PROFILE_US)
-        return fail(f, ERR_INVALID,
-                    "a profile takes 60 s at most: lower --for, or leave profile out of --what");
+    if (asked->looks && r->for_us > KINDS_FOR_PROFILE_US)
+        return fail(f, ERR_INVALID, "%s 60 s at most: lower --for, or leave %s out of --what",
+                    strcmp(asked->looks, "profile") == 0 ? "a profile takes" : "throws take",
+                    asked->looks);
     return 0;
 }
 
@@ -111,7 +115,7 @@ int kinds_complete(trawl_v1_CaptureRequest *r, struct failure *f)
         e = check_pause(r, f);
     if (!e)
         e = check_options(r, &asked, f);
-    if (!e && asked.profile && !r->for_us)
+    if (!e && asked.looks && !r->for_us)
         r->for_us = KINDS_FOR_DEFAULT_US;
     return e;
 }

@@ -9,19 +9,19 @@
 #include "common/err.h"
 #include "proto/codec.h"
 
-#define KINDS_WORDS "triage stacks stacks0 profile mini core counters events logs net"
+#define KINDS_WORDS "triage stacks stacks0 profile mini core counters events logs net throws"
 #define KINDS_PAUSE_DEFAULT_US 50000
 #define KINDS_PAUSE_HARD_US 250000      /* more only with allow_pause */
 #define KINDS_PAUSE_LONGEST_US 30000000 /* a watchdog restarts what stays silent for longer */
-#define KINDS_FOR_DEFAULT_US 10000000   /* of a profile */
+#define KINDS_FOR_DEFAULT_US 10000000   /* of a profile, of throws */
 #define KINDS_FOR_PROFILE_US 60000000
 #define KINDS_FOR_MAX_US 600000000
 
 extern const char *const KINDS[]; /* in the order of KINDS_WORDS; NULL at the end */
 
 /*
- * Fills in what is not asked (kinds, pause, a profile's time) and refuses what cannot be meant:
- * ERR_INVALID names the limit and the option that changes it.
+ * Fills in what is not asked (kinds, pause, the time of a profile or throws) and refuses what
+ * cannot be meant: ERR_INVALID names the limit and the option that changes it.
  */
 int kinds_complete(trawl_v1_CaptureRequest *request, struct failure *f);
 

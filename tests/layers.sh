@@ -92,7 +92,8 @@ function check_library(name) {
     else if (name == "ini.h") home("inih", "^common/conf\\.c$")
     else if (name == "microhttpd.h") home("libmicrohttpd", "^collector/http\\.c$")
     else if (name ~ /^curl\//) home("libcurl", "^collector/webhook\\.c$")
-    else if (name == "jansson.h") home("jansson", "^(collector|cli)/")
+    else if (name == "jansson.h") home("jansson", "^((collector|cli)/|agent/intake_json\\.c$)")
+    else if (name ~ /^libiberty\//) home("libiberty", "^agent/os/linux/demangle\\.c$")
     else if (name == "uv.h" || name ~ /^uv\//) {
         if (FILENAME ~ /^(agent\/os|proto)\// || FILENAME ~ /^agent\/rule\./ ||
             FILENAME ~ /^collector\/((keys|group|report)\.|store\.h$)/ || FILENAME ~ /^cli\/(select|render)\./ ||
@@ -200,6 +201,8 @@ cli/planted.c|home|#include <ini.h>
 collector/planted.c|home|#include <microhttpd.h>
 collector/planted.c|home|#include <curl/curl.h>
 agent/planted.c|home|#include <jansson.h>
+agent/intake.c|home|#include <jansson.h>
+agent/os/linux/throws.c|home|#include <libiberty/demangle.h>
 agent/os/linux/planted.c|uv|#include <uv.h>
 proto/grpc.c|uv|#include <uv.h>
 collector/keys.c|uv|#include <uv.h>
@@ -246,6 +249,8 @@ agent/planted.c|none|#include "agent/os/process.h"
 agent/os/linux/planted.c|none|#include "agent/os/linux/reader.h"
 agent/os/linux/unwind.c|none|#include <elfutils/libdwfl.h>
 agent/os/linux/gzip.c|none|#include <zlib.h>
+agent/os/linux/demangle.c|none|#include <libiberty/demangle.h>
+agent/intake_json.c|none|#include <jansson.h>
 common/pki_read.c|none|#include "common/pki_mbed.h"
 common/planted.c|none|#include <uv.h>
 common/port.h|none|#ifdef _WIN32
