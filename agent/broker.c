@@ -10,6 +10,7 @@
 #include <string.h>
 #include <uv.h>
 
+#include "agent/broker_watch.h"
 #include "agent/broker_wire.h"
 #include "agent/os/dump.h"
 #include "agent/os/io.h"
@@ -44,6 +45,7 @@ struct broker {
     struct os_worker tidier;
     bool is_tidying;
     struct worker_outcome outcome; /* what is told of the first */
+    struct broker_watches watches;
 };
 
 static void close_fd(int fd)
@@ -304,6 +306,17 @@ static void stop(struct broker *b)
     send_reply(b, 0, NULL);
 }
 
+/* ---- WATCH ---- */
+
+static void watch(struct broker *b, int output_fd)
+{
+    struct failure f = {0};
+    int e =
+        broker_watch_start(&b->watches, b->policy_path, &b->request.body.run, output_fd, b->fd, &f);
+    begin_reply(b, BROKER_WATCH, b->request.id);
+    send_reply(b, e, &f);
+}
+
 /* ---- the rest ---- */
 
 /* Takes the descriptor; the worker only reads it, and believes nothing of it (delta.h). */
@@ -388,6 +401,9 @@ static void serve(struct broker *b, int passed_fd)
     case BROKER_BASE:
         take_base(b, &passed_fd);
         break;
+    case BROKER_WATCH:
+        watch(b, passed_fd);
+        break;
     default:
         break;
     }
@@ -398,13 +414,14 @@ static void serve(struct broker *b, int passed_fd)
 static int patience_ms(const struct broker *b)
 {
     if (!b->is_running && !b->is_tidying)
-        return -1;
+        return broker_watch_any(&b->watches) ? BROKER_WATCH_LOOK_MS : -1;
     bool is_long = b->is_running && port_mono_us() - b->started_mono_us > WORKER_IS_LONG_US;
     return is_long ? WORKER_LOOK_LATER_MS : WORKER_LOOK_MS;
 }
 
 static void stop_for_good(struct broker *b)
 {
+    broker_watch_stop(&b->watches);
     if (b->is_running) {
         os_worker_kill(&b->worker);
         if (may_leave_something(b, ERR_CANCELLED))
@@ -433,6 +450,7 @@ int broker_run(int fd, void *context)
             serve(b, passed_fd);
         look_after_worker(b);
         look_after_tidier(b);
+        broker_watch_look(&b->watches, b->policy_path);
     }
     stop_for_good(b);
     free(b);

@@ -28,12 +28,12 @@
 
 enum broker_op {
     BROKER_RESOLVE = 1, /* which processes match */
-    BROKER_RUN,     /* take one kind of one process; bytes go to the descriptor that comes along */
-    BROKER_STOP,    /* kill the worker that runs */
-    BROKER_READ_IO, /* I/O counters of processes */
-    BROKER_USAGE,   /* what the broker itself costs */
-    BROKER_BASE,    /* the descriptor that comes along is the page list for the next run */
-    BROKER_PEEK = 9 /* what threads wait in */
+    BROKER_RUN,      /* take one kind of one process; bytes go to the descriptor that comes along */
+    BROKER_STOP,     /* kill the worker that runs */
+    BROKER_READ_IO,  /* I/O counters of processes */
+    BROKER_USAGE,    /* what the broker itself costs */
+    BROKER_BASE,     /* the descriptor that comes along is the page list for the next run */
+    BROKER_WATCH = 8 /* look at a process for as long as it lives (watch.h); body as of RUN */
 };
 
 struct broker_selector {

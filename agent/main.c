@@ -8,6 +8,7 @@
 #include <string.h>
 
 #include "agent/agent.h"
+#include "agent/emit.h"
 #include "common/log.h"
 #include "common/text.h"
 
@@ -47,6 +48,13 @@ static int print_sample(const struct settings *settings, struct failure *f)
 
 static int print_help(const struct settings *settings, struct failure *f);
 
+/* Its words are its own: see main(). */
+static int emit_nothing(const struct settings *settings, struct failure *f)
+{
+    (void)settings;
+    return fail(f, ERR_INVALID, "emit comes before its options: trawl-agent emit --type TYPE ...");
+}
+
 static const struct command commands[] = {
     {"run", agent_run, "stream counters and events, carry out captures; joins first if needed",
      "trawl-agent run --collector collector.example --join TOKEN"},
@@ -54,6 +62,8 @@ static const struct command commands[] = {
      "trawl-agent join --collector collector.example --join TOKEN --name web-1"},
     {"self-test", agent_self_test, "what the agent costs here and what this host can give",
      "trawl-agent self-test -o json"},
+    {"emit", emit_nothing, "report an exception to the agent of this host ('emit --help')",
+     "trawl-agent emit --type backup-failed --message \"no space on /srv\" --tag job=nightly"},
     {"sample-config", print_sample, "print a commented settings file and policy file",
      "trawl-agent sample-config > /etc/trawl/agent.conf"},
     {"version", print_version, "print the version", "trawl-agent version"},
@@ -96,7 +106,7 @@ static int unknown_command(const char *name)
     const char *nearest = text_nearest(name, names);
     fprintf(stderr,
             "trawl-agent: unknown command '%s'%s%s%s; there are: run, join, self-test, "
-            "sample-config, version, help\n",
+            "emit, sample-config, version, help\n",
             name, nearest ? ", did you mean '" : "", nearest ? nearest : "", nearest ? "'" : "");
     return EXIT_USAGE;
 }
@@ -152,7 +162,10 @@ int main(int argc, char **argv)
     int count = name ? argc - 1 : argc;
     setvbuf(stdout, NULL, _IOLBF, 0);
     signal(SIGPIPE, SIG_IGN);
-    int e = settings_read(&settings, &count, words, &f);
+    int e = 0;
+    if (argc > 1 && strcmp(argv[1], "emit") == 0)
+        return report(&f, emit_run(argc - 2, argv + 2, &f));
+    e = settings_read(&settings, &count, words, &f);
     if (e) {
         fprintf(stderr, "trawl-agent: %s\ntry 'trawl-agent --help'\n", f.text);
         return err_exit_code(e);

@@ -35,6 +35,12 @@ static const struct conf_row rows[] = {
      "processes whose counters are always kept", false},
     {"busiest", CONF_U64, AT(busiest), 0, 64, "8", "N",
      "how many of the busiest processes to follow besides", false},
+    {"throws", CONF_LIST, AT(throws), 0, 0, "", "NAME,...",
+     "processes whose C++ exceptions are counted as they are thrown (at most 4 at a time)", false},
+    {"intake", CONF_STRING, AT(intake), 0, 0, "", "PATH|no",
+     "socket where applications report exceptions (default: " SETTINGS_INTAKE
+     ", or exceptions.sock in a state directory of one's own)",
+     false},
     {"ring-size", CONF_SIZE_BYTES, AT(ring_bytes), MIB, 4096 * MIB, "16M", "SIZE",
      "disk for counters and events that wait or can be looked back at", false},
     {"evidence-size", CONF_SIZE_BYTES, AT(evidence_bytes), MIB, 1024 * 1024 * MIB, "256M", "SIZE",
@@ -81,7 +87,7 @@ static int default_state_dir(struct settings *s, struct failure *f)
     if (s->state_dir[0])
         return 0;
     if (os_is_privileged())
-        return text_copy(s->state_dir, sizeof s->state_dir, "/var/lib/trawl-agent");
+        return text_copy(s->state_dir, sizeof s->state_dir, SETTINGS_STATE);
     if (!get_environment("XDG_STATE_HOME", base, sizeof base))
         e = text_format(s->state_dir, sizeof s->state_dir, "%s/trawl-agent", base);
     else if (uv_os_homedir(base, &size) == 0)
@@ -89,6 +95,19 @@ static int default_state_dir(struct settings *s, struct failure *f)
     else
         return fail(f, ERR_INVALID, "no home directory for the state: name one with --state-dir");
     return e ? fail(f, e, "path of the state directory is too long") : 0;
+}
+
+/* Only the agent that is the host's own takes the place that everybody knows. */
+void settings_intake(const struct settings *s, char *out, size_t size_bytes)
+{
+    if (strcmp(s->intake, "no") == 0)
+        out[0] = '\0';
+    else if (s->intake[0])
+        (void)text_copy(out, size_bytes, s->intake);
+    else if (strcmp(s->state_dir, SETTINGS_STATE) == 0)
+        (void)text_copy(out, size_bytes, SETTINGS_INTAKE);
+    else
+        (void)text_format(out, size_bytes, "%s/exceptions.sock", s->state_dir);
 }
 
 static int read_file(struct settings *s, const char *config, struct failure *f)

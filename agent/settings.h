@@ -15,6 +15,9 @@
 
 #define SETTINGS_FILE "/etc/trawl/agent.conf"
 #define SETTINGS_DEFAULT_PORT 7443
+#define SETTINGS_STATE "/var/lib/trawl-agent" /* when started as root */
+#define SETTINGS_INTAKE_DIR "/run/trawl"
+#define SETTINGS_INTAKE SETTINGS_INTAKE_DIR "/exceptions.sock"
 
 struct settings {
     char collector[STATE_HOST_SIZE]; /* host[:port] */
@@ -24,6 +27,8 @@ struct settings {
     char user[64];
     char follow[1024];
     uint64_t busiest;
+    char throws[512];
+    char intake[256];
     uint64_t ring_bytes;
     uint64_t evidence_bytes;
     uint64_t upload_bytes_per_s;
@@ -39,6 +44,8 @@ struct settings {
  * *argc/argv: the remaining words. Also sets the log level and the state directory's default.
  */
 int settings_read(struct settings *settings, int *argc, char **argv, struct failure *f);
+/* Where applications report, by what was set; "" when nowhere. `size_bytes` >= STATE_PATH_SIZE. */
+void settings_intake(const struct settings *settings, char *out, size_t size_bytes);
 int settings_help(struct buf *out);
 int settings_sample(struct buf *out);
 

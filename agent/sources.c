@@ -4,13 +4,13 @@
 
 #include <stdlib.h>
 
-#include "agent/watch_kernel.h"
-#include "agent/watch_process.h"
+#include "agent/intake.h"
+#include "agent/source_throws.h"
 #include "common/log.h"
 
 static const struct source table[] = {
-    {"kernel messages", watch_kernel_open, watch_kernel_second, watch_kernel_close},
-    {"processes", watch_process_open, watch_process_second, watch_process_close},
+    {"throws", source_throws_open, source_throws_second, source_throws_close},
+    {"reports", intake_open, intake_second, intake_close},
     {NULL, NULL, NULL, NULL},
 };
 #define SOURCES (sizeof table / sizeof table[0])

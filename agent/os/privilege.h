@@ -36,7 +36,9 @@ int os_message_send(int fd, const void *message, size_t size_bytes, int pass_fd,
 int os_message_receive(int fd, void *message, size_t size_bytes, int *passed_fd, int timeout_ms,
                        struct failure *f);
 
-/* A worker: a child that runs `run` and is killed at its deadline. */
+/* A worker: a child that runs `run` and is killed at its deadline. A watch has none to speak of: 35
+ * years. */
+#define OS_WORKER_NO_DEADLINE_US (UINT64_C(1) << 50)
 struct os_worker {
     int pid;
     uint64_t deadline_mono_us;

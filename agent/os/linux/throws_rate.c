@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The cut-off. See throws_rate.h. */
+/* The cut-off: counts in, decisions out. See throws_rate.h. Called by throws_look.c. */
 #include "agent/os/linux/throws_rate.h"
 
 enum throws_act throws_rate_act(struct throws_rate *r, uint64_t now_us, uint64_t all)
