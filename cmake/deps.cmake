@@ -43,6 +43,7 @@ deps_library(dw elfutils/libdw.h dw elf z lzma bz2 LINK Threads::Threads dl)
 # Later elfutils unpack zstd sections too; the archive is taken only where it is asked for.
 deps_library(zstd zstd.h zstd)
 target_link_libraries(deps_dw INTERFACE deps_zstd)
+deps_library(iberty libiberty/demangle.h iberty)
 deps_library(xxhash xxhash.h xxhash)
 deps_library(jansson jansson.h jansson)
 deps_library(inih ini.h inih)

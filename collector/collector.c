@@ -18,6 +18,7 @@
 #include "collector/roster.h"
 #include "collector/serve.h"
 #include "collector/store.h"
+#include "collector/symbols.h"
 #include "collector/top.h"
 #include "collector/upload.h"
 #include "common/log.h"
@@ -58,6 +59,7 @@ static void on_drained(void *context)
     uv_close((uv_handle_t *)&c->second, NULL);
     uv_close((uv_handle_t *)&c->signals[0], NULL);
     uv_close((uv_handle_t *)&c->signals[1], NULL);
+    symbols_stop(c->symbols);
     store_close(c->store); /* what was accepted is committed, callbacks included */
     c->store = NULL;
     partials_stop(c->partials);
@@ -100,6 +102,8 @@ static int open_parts(struct collector *c, struct failure *f)
     if (!e)
         e = open_store(c, f);
     if (!e)
+        e = symbols_open(&c->symbols, c, f);
+    if (!e)
         e = roster_open(&c->roster, c, f);
     if (!e)
         e = partials_open(&c->partials, c, f);
@@ -127,6 +131,7 @@ static void close_parts(struct collector *c)
     top_close(c->top);
     partials_close(c->partials);
     roster_close(c->roster);
+    symbols_close(c->symbols);
     authority_close(c->authority);
     free(c->scratch);
 }

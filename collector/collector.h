@@ -19,6 +19,7 @@ struct collector {
     uv_loop_t *loop;
     struct clock *clock;
     struct store *store;
+    struct symbols *symbols;
     struct authority *authority;
     struct roster *roster;
     struct partials *partials;

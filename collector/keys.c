@@ -14,6 +14,7 @@
 #define HOUR_US INT64_C(3600000000)
 #define DAY_US (24 * HOUR_US)
 #define SAMPLE_HEAD_SIZE 32 /* time, sequence number, state ID; the host's name follows */
+#define SYMBOLS_ID_MAX 20   /* bytes of a build-id */
 #define SIGN_BIT (UINT64_C(1) << 63)
 
 struct span key_span(const struct key *key)
@@ -56,6 +57,15 @@ void keys_event_part(char out[KEYS_PARTITION_SIZE], uint32_t shard, int64_t host
 void keys_incident_part(char out[KEYS_PARTITION_SIZE], const char *incident)
 {
     text_format(out, KEYS_PARTITION_SIZE, "inc/%s", incident);
+}
+
+void keys_symbols_part(char out[KEYS_PARTITION_SIZE], struct span build_id, uint64_t generation)
+{
+    char hex[2 * SYMBOLS_ID_MAX + 1];
+    size_t size = build_id.size_bytes < SYMBOLS_ID_MAX ? build_id.size_bytes : SYMBOLS_ID_MAX;
+    text_put_hex(build_id.data, size, hex);
+    text_format(out, KEYS_PARTITION_SIZE, KEYS_SYMBOLS_PARTS "%s/%016llx", hex,
+                (unsigned long long)generation);
 }
 
 /* ---- keys ---- */
@@ -182,50 +192,17 @@ struct key keys_capture(uint32_t no)
     return key;
 }
 
-/* ---- groups ---- */
+struct key keys_symbol_file(struct span build_id)
+{
+    struct key key = keys_text("b");
+    put(&key, build_id.data, build_id.size_bytes);
+    return key;
+}
 
-static struct key keys_kind(char kind)
+struct key keys_symbol_page(uint32_t no)
 {
     struct key key = {.size_bytes = 0};
-    put(&key, &kind, 1);
-    return key;
-}
-
-struct key keys_group(char kind, const char *id)
-{
-    struct key key = keys_kind(kind);
-    put_text(&key, id);
-    return key;
-}
-
-struct key keys_group_bytes(char kind, const uint8_t bytes[16])
-{
-    struct key key = keys_kind(kind);
-    put(&key, bytes, 16);
-    return key;
-}
-
-struct key keys_group_host(const char *id, const char *host)
-{
-    struct key key = keys_group('h', id);
-    put(&key, "", 1);
-    put_text(&key, host);
-    return key;
-}
-
-struct key keys_group_sample(const char *id, uint32_t slot)
-{
-    struct key key = keys_group('o', id);
-    put(&key, "", 1);
-    put_u32(&key, slot);
-    return key;
-}
-
-struct key keys_group_told(int64_t at_us, const uint8_t exception[16])
-{
-    struct key key = keys_kind('e');
-    put_time(&key, at_us);
-    put(&key, exception, 16);
+    put_u32(&key, no);
     return key;
 }
 

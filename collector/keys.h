@@ -23,6 +23,8 @@
  *   tokens                    <sha256 of the secret> -> EnrollReply with labels (see enroll.c)
  *   req                       <request_id> -> incident ID
  *   art/<incident>            blobs, named "<incident>/<host>/<no>"
+ *   symbols                   "b"<build-id> -> generation (8 bytes, little-endian), SymbolFile
+ *   sym/<build-id>/<gen>      <no> -> packed root (no 0) or page of a table (symbols_table.h)
  */
 #ifndef TRAWL_COLLECTOR_KEYS_H
 #define TRAWL_COLLECTOR_KEYS_H
@@ -47,6 +49,9 @@ void keys_counter_part(char out[KEYS_PARTITION_SIZE], uint32_t shard,
                        int64_t host_us);                                              /* by hour */
 void keys_event_part(char out[KEYS_PARTITION_SIZE], uint32_t shard, int64_t host_us); /* by day */
 void keys_incident_part(char out[KEYS_PARTITION_SIZE], const char *incident);
+void keys_symbols_part(char out[KEYS_PARTITION_SIZE], struct span build_id, uint64_t generation);
+#define KEYS_SYMBOLS_PARTS "sym/" /* how all of them begin */
+#define KEYS_SYMBOLS_FILES "symbols"
 
 struct key keys_text(const char *text); /* "seq", a host's name */
 struct key keys_descriptor(uint64_t epoch, uint32_t id);
@@ -58,16 +63,8 @@ struct key keys_incident(int64_t created_us, const char *id);
 struct key keys_target(const char *host);
 struct key keys_artifact(const char *host, uint32_t no);
 struct key keys_capture(uint32_t no);
-struct key keys_target_of(const char *host, uint32_t capture);
-
-#define KEYS_GROUPS_PART "groups"
-/* 'g', 'x', 'w' with a group's id; 'l' with a host's name ("": the fleet). */
-struct key keys_group(char kind, const char *id);
-/* 's' with a signature, 'c' with a state ID, 'd' and 'p' with an exception's: 16 bytes. */
-struct key keys_group_bytes(char kind, const uint8_t bytes[16]);
-struct key keys_group_host(const char *id, const char *host); /* host "": prefix of all */
-struct key keys_group_sample(const char *id, uint32_t slot);
-struct key keys_group_told(int64_t at_us, const uint8_t exception[16]);
+struct key keys_symbol_file(struct span build_id);
+struct key keys_symbol_page(uint32_t no);
 /* "<incident>/<host>/<no>"; 128 bytes are enough. */
 void keys_blob(char out[KEYS_PARTITION_SIZE], const char *incident, const char *host, uint32_t no);
 

@@ -9,6 +9,7 @@
 
 #include "collector/authority.h"
 #include "collector/collector.h"
+#include "collector/symbols_child.h"
 #include "common/clock.h"
 #include "common/log.h"
 #include "common/port.h"
@@ -328,6 +329,8 @@ static int unknown(const char *name)
 
 int main(int argc, char **argv)
 {
+    if (argc == 2 && !strcmp(argv[1], SYMBOLS_CHILD_COMMAND))
+        symbols_child_main();
     if (argc < 2 || !strcmp(argv[1], "help") || !strcmp(argv[1], "--help"))
         return argc < 2 ? (help(), USAGE_EXIT) : help();
     for (size_t i = 0; i < COMMANDS; i++) {

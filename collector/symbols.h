@@ -12,8 +12,11 @@
 #include "collector/collector.h"
 
 struct symbols;
+/* What an interrupted upload left behind is removed. ERR_NOMEM; the store's errors. */
 int symbols_open(struct symbols **out, struct collector *c, struct failure *f);
-void symbols_close(struct symbols *symbols);
+/* Ends what is being added; before the loop ends. Handles are closed later, on the loop. */
+void symbols_stop(struct symbols *symbols);
+void symbols_close(struct symbols *symbols); /* after the loop; NULL is fine */
 
 struct symbol {
     char function[128]; /* demangled where that is known */
@@ -27,6 +30,12 @@ struct symbol {
  */
 int symbols_find(struct symbols *symbols, struct span build_id, uint64_t offset, bool exact,
                  struct symbol *out);
+
+/*
+ * Names a frame of machine code as well as is known here: function, file and line of the table,
+ * unless the host knew a line and the table does not. Frames without build-id stay as they are.
+ */
+void symbols_frame(struct symbols *symbols, trawl_v1_Frame *frame);
 
 /* A table came or became better: groups may have to be told apart or put together. One listener. */
 typedef void (*symbols_added_fn)(void *context, struct span build_id);

@@ -86,6 +86,7 @@ function check_library(name) {
     else if (name == "lmdb.h") home("LMDB", "^collector/store_lmdb[a-z_]*\\.c$")
     else if (name ~ /^elfutils\// || name ~ /^(libelf|gelf|dwarf|libdw)\.h$/)
         home("elfutils", "^(agent/os/linux/unwind[a-z_]*|collector/symbols[a-z_]*)\\.c$")
+    else if (name ~ /^libiberty\// || name == "lzma.h") home("libiberty and liblzma", "^collector/symbols[a-z_]*\\.c$")
     else if (name ~ /^(zlib|zconf)\.h$/) home("zlib", "^agent/os/linux/gzip\\.c$")
     else if (name ~ /^(zstd|zstd_errors|zdict)\.h$/) home("zstd", "^common/zip[a-z_]*\\.c$")
     else if (name == "xxhash.h") home("xxHash", "^common/xxh64\\.c$")
@@ -193,6 +194,10 @@ agent/planted.c|home|#include <lmdb.h>
 agent/os/linux/stacks.c|home|#include <elfutils/libdwfl.h>
 agent/worker.c|home|#include <gelf.h>
 agent/worker.c|home|#include <libelf.h>
+collector/groups.c|home|#include <elfutils/libdw.h>
+collector/symbols.h|home|#include <libelf.h>
+agent/os/linux/unwind.c|home|#include <libiberty/demangle.h>
+agent/os/linux/unwind.c|home|#include <lzma.h>
 agent/planted.c|home|#include <zstd.h>
 agent/os/linux/profile_write.c|home|#include <zlib.h>
 common/zip.c|home|#include <zlib.h>
@@ -248,6 +253,8 @@ proto/planted.c|none|#include "trawl.pb.h"
 agent/planted.c|none|#include "agent/os/process.h"
 agent/os/linux/planted.c|none|#include "agent/os/linux/reader.h"
 agent/os/linux/unwind.c|none|#include <elfutils/libdwfl.h>
+collector/symbols_planted.c|none|#include <libiberty/demangle.h>
+collector/symbols_planted.c|none|#include <lzma.h>
 agent/os/linux/gzip.c|none|#include <zlib.h>
 agent/os/linux/demangle.c|none|#include <libiberty/demangle.h>
 agent/intake_json.c|none|#include <jansson.h>

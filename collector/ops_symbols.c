@@ -1,0 +1,106 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Operations.SymbolsAdd and Operations.Symbols: handlers for serve.c. An upload itself is
+ * symbols_add.c's.
+ */
+#include <stdlib.h>
+#include <string.h>
+
+#include "collector/keys.h"
+#include "collector/serve.h"
+#include "collector/store.h"
+#include "collector/symbols_private.h"
+
+#define SCAN_ROWS 1000
+
+/* ---- adding ---- */
+
+static int add_message(struct call *call, struct span request, struct failure *f)
+{
+    static trawl_v1_SymbolPiece piece; /* 33 KB, and one thread */
+    struct symbols_add *a = call->state;
+    int e = codec_get_symbol_piece(&piece, request, f);
+    if (e == 0 && !a) {
+        e = symbols_add_begin(&a, call->collector->symbols, call, &piece, f);
+        if (e == 0)
+            call->state = a;
+    }
+    return e ? e : symbols_add_piece(a, &piece, f);
+}
+
+static int add_end(struct call *call, struct failure *f)
+{
+    if (!call->state)
+        return fail(f, ERR_PROTOCOL, "the call ended before its first piece");
+    return symbols_add_end(call->state, f);
+}
+
+static void add_ended(struct call *call)
+{
+    if (call->state)
+        symbols_add_gone(call->state);
+}
+
+/* ---- listing ---- */
+
+struct listing {
+    struct call *call;
+    struct key next; /* behind the last row */
+    size_t rows;
+};
+
+static int reply_row(struct call *call, struct span value)
+{
+    uint64_t generation;
+    return span_take_u64(&value, &generation) ? 0 : call_reply(call, value);
+}
+
+static int on_row(void *context, struct span key, struct span value)
+{
+    struct listing *l = context;
+    l->rows++;
+    l->next.size_bytes = 0;
+    if (key.size_bytes < sizeof l->next.bytes) {
+        memcpy(l->next.bytes, key.data, key.size_bytes);
+        l->next.bytes[key.size_bytes] = 0;
+        l->next.size_bytes = key.size_bytes + 1;
+    }
+    return reply_row(l->call, value);
+}
+
+static void on_one(void *context, int err, struct span value)
+{
+    if (!err)
+        (void)reply_row(context, value);
+}
+
+static int list_message(struct call *call, struct span request, struct failure *f)
+{
+    trawl_v1_SymbolsRequest r;
+    struct store *store = call->collector->store;
+    int e = codec_get_symbols_request(&r, request, f);
+    if (e)
+        return e;
+    if (r.build_id.size) {
+        struct key key = keys_symbol_file(span_of(r.build_id.bytes, r.build_id.size));
+        kv_get(store, KEYS_SYMBOLS_FILES, key_span(&key), on_one, call);
+        call_finish(call, NULL);
+        return 0;
+    }
+    struct listing l = {.call = call, .next = keys_text("b")};
+    do {
+        l.rows = 0;
+        e = kv_scan(store, KEYS_SYMBOLS_FILES, key_span(&l.next), span_str("b"), SCAN_ROWS, on_row,
+                    &l);
+    } while (e >= 0 && l.rows && l.next.size_bytes && !call->finishing);
+    if (e < 0)
+        return fail(f, e, "the list of symbols cannot be read: %s", err_text(e));
+    call_finish(call, NULL);
+    return 0;
+}
+
+const struct handler symbol_handlers[] = {
+    {METHOD_OPS_SYMBOLS_ADD, add_message, add_end, NULL, add_ended},
+    {METHOD_OPS_SYMBOLS, list_message, NULL, NULL, NULL},
+    {.message = NULL},
+};
