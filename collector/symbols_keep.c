@@ -264,11 +264,13 @@ static int read_root(struct symbols_add *a)
 {
     uint8_t bytes[SYMBOLS_ROOT_ROOM];
     struct stat st;
-    struct span in = span_of(bytes, sizeof bytes), root;
+    struct span in, root;
     uint32_t size;
     int e = read_bytes(a, bytes, sizeof bytes, 0);
-    if (e == 0)
-        e = span_take_u32(&in, &size);
+    if (e)
+        return e;
+    in = span_of(bytes, sizeof bytes);
+    e = span_take_u32(&in, &size);
     if (e == 0)
         e = span_take(&in, size, &root);
     if (e == 0)
