@@ -47,7 +47,6 @@ deps_library(iberty libiberty/demangle.h iberty)
 deps_library(xxhash xxhash.h xxhash)
 deps_library(jansson jansson.h jansson)
 deps_library(inih ini.h inih)
-deps_library(iberty libiberty/demangle.h iberty)
 
 # Ours first, then the system's; either must be new enough (older ones have open holes, and another API).
 find_path(mbedtls_INCLUDE mbedtls/build_info.h PATHS ${TRAWL_DEPS}/mbedtls/include NO_DEFAULT_PATH)
