@@ -24,7 +24,6 @@ struct collector {
     struct roster *roster;
     struct partials *partials;
     struct incidents *incidents;
-    struct symbols *symbols; /* NULL: no frame gets a name here */
     struct groups *groups;
     struct dispatch *dispatch;
     struct top *top;
