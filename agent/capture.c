@@ -82,6 +82,8 @@ void capture_check_sent(struct capture *c, struct order *o)
         return;
     o->phase = ORDER_ENDED;
     o->verdict.artifacts = count_sealed(o);
+    if (o->verdict.state == trawl_v1_State_DONE && o->verdict.artifacts == o->artifact_count)
+        saved_forget(c, o);
     if (o->verdict.artifacts < o->artifact_count && o->verdict.state == trawl_v1_State_DONE)
         o->verdict.state = trawl_v1_State_PARTIAL;
     if (o->verdict.artifacts == 0 && o->artifact_count > 0 &&
@@ -154,6 +156,7 @@ void capture_close(struct capture *c, void (*closed)(void *context), void *conte
     c->closed = closed;
     c->closed_context = context;
     c->is_closing = true;
+    saved_stop(c);
     if (job_stop_worker(c))
         return; /* its pipe closes first, then capture_close_timer() is called */
     capture_close_timer(c);

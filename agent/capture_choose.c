@@ -90,6 +90,29 @@ static bool ask_followed(struct capture *c)
     return true;
 }
 
+/* A pid that was given to another process since. */
+static bool is_another(const trawl_v1_Order *order, const struct broker_found *found)
+{
+    const trawl_v1_ProcessSelector *s = &order->process;
+    return s->pid && s->start_ticks && found->count > 0 &&
+           found->list[0].start_ticks != s->start_ticks;
+}
+
+/* Of an exception whose process has ended there may be evidence all the same. */
+static void note_ended(struct capture *c, const struct broker_found *found)
+{
+    struct order *o = c->run.order;
+    if (saved_is_asked(&o->order)) {
+        c->run.is_gone = true;
+        run_plan(c);
+        return;
+    }
+    o->gone++;
+    capture_note_reason(o, "process %u has ended: its pid is that of '%s' now",
+                        (unsigned)o->order.process.pid, found->list[0].name);
+    run_finish(c);
+}
+
 static void on_selected(struct capture *c, const struct broker_reply *reply,
                         const struct failure *f)
 {
@@ -100,6 +123,9 @@ static void on_selected(struct capture *c, const struct broker_reply *reply,
         o->failed++;
         capture_note_reason(o, "%s", f->text);
         run_plan(c);
+    } else if (is_another(&o->order, &reply->body.found) ||
+               (reply->body.found.matched == 0 && saved_is_asked(&o->order))) {
+        note_ended(c, &reply->body.found);
     } else if (reply->body.found.matched == 0) {
         o->gone++;
         capture_note_reason(o, "no process matches %s", selector);

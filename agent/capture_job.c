@@ -19,6 +19,7 @@
 /* Nearest to the instant first. What is streamed comes last: it may take minutes, in which the
  * rings would be overwritten. */
 static const struct job_kind kinds[] = {
+    {.name = "crash"},
     {.name = "stacks", .of_process = true, .deadline_us = SHORT_US},
     {.name = "mini", .of_process = true, .deadline_us = 2 * SHORT_US},
     {.name = "stacks0", .of_process = true, .deadline_us = SHORT_US},
@@ -319,6 +320,8 @@ static void look_back(struct capture *c, const struct job *job)
 bool job_start(struct capture *c, const struct job *job)
 {
     struct failure f = {0};
+    if (job->is_saved)
+        return saved_start(c, job);
     if (!job->process.pid) {
         look_back(c, job);
         return false;

@@ -3,9 +3,9 @@
  * What the files of the capture module share. capture.c: orders and verdicts; capture_run.c: one
  * order from its start to its last artifact; capture_job.c: one kind of one process;
  * capture_worker.c: its worker and what comes through the pipe; capture_stream.c: an artifact that
- * is sent while it is taken; capture_fallback.c: what is taken instead; capture_journal.c: what is
- * on disk. Invariant: `order->verdict` is on disk as it stands whenever
- * it may be sent.
+ * is sent while it is taken; capture_saved.c: evidence of an exception that is here already;
+ * capture_fallback.c: what is taken instead; capture_journal.c: what is on disk. Invariant:
+ * `order->verdict` is on disk as it stands whenever it may be sent.
  */
 #ifndef TRAWL_AGENT_CAPTURE_PRIVATE_H
 #define TRAWL_AGENT_CAPTURE_PRIVATE_H
@@ -58,7 +58,8 @@ struct order {
 /* One kind to take of one process (pid 0: of the host). */
 struct job {
     char kind[BROKER_KIND_SIZE];
-    bool live; /* core: without a snapshot */
+    bool live;     /* core: without a snapshot */
+    bool is_saved; /* of an exception: files that are on this host already */
     struct os_process process;
     /* Of a fallback: what was asked for, and why it is not taken. */
     char instead_of[BROKER_KIND_SIZE];
@@ -83,7 +84,10 @@ struct run {
     struct os_process processes[BROKER_PROCESSES_MAX];
     uint8_t has_artifact[BROKER_PROCESSES_MAX];
     uint32_t process_count;
-    uint32_t followed; /* how many of the followed names or pids were asked for */
+    bool is_gone;                /* an exception's process: it has ended */
+    struct os_process exception; /* whose exception it is */
+    struct saved *saved;         /* being handed over; NULL: nothing is */
+    uint32_t followed;           /* how many of the followed names or pids were asked for */
     uint32_t busiest[CHOOSE_BUSIEST_MAX];
     size_t busiest_count;
     uint64_t target_mono_us; /* the instant; 0: at once */
@@ -204,6 +208,19 @@ bool fallback_take(const trawl_v1_Order *order, struct job *job, const struct fa
 bool fallback_exists(const trawl_v1_Order *order, const char *kind);
 /* Puts "instead of core: ..." in front of what is missing. */
 void fallback_note(const struct job *job, trawl_v1_Artifact *meta);
+
+/* capture_saved.c */
+/* Whether the order is about an exception; whether the host may hold evidence of this kind. */
+bool saved_is_asked(const trawl_v1_Order *order);
+bool saved_has_kind(const char *kind);
+/* Whose exception it is: what was told of it, else what the order says. */
+void saved_name(const struct capture *c, const trawl_v1_Order *order, struct os_process *out);
+/* True when it goes on, by saved_step() from the timer. */
+bool saved_start(struct capture *c, const struct job *job);
+void saved_step(struct capture *c);
+void saved_stop(struct capture *c);
+/* The collector has all that the order asked for: large files need not be kept here. */
+void saved_forget(const struct capture *c, const struct order *o);
 
 /* capture_worker.c */
 /* True when it runs. */

@@ -143,6 +143,8 @@ void run_timer(uv_timer_t *timer)
     struct capture *c = timer->data;
     if (c->run.step == RUN_WAIT_INSTANT)
         begin_jobs(c);
+    else if (c->run.saved)
+        saved_step(c);
     else if (c->run.step == RUN_WAIT_WINDOW)
         run_next_job(c);
 }
@@ -189,6 +191,35 @@ static void add_job(struct run *r, const char *kind, const struct os_process *pr
         job->process = *process;
 }
 
+/* Of an exception: what the host holds already, when the process is there no more. */
+static bool plan_saved(struct capture *c, const struct job_kind *kind)
+{
+    struct run *r = &c->run;
+    const char *name = r->exception.name[0] ? r->exception.name : "of the exception";
+    bool is_crash = strcmp(kind->name, "crash") == 0;
+    if (is_crash && !saved_is_asked(&r->order->order)) {
+        r->order->refused++;
+        capture_note_reason(r->order, "'crash' is evidence of an exception, and the order names "
+                                      "none");
+        return true;
+    }
+    if (!is_crash && (!r->is_gone || !kind->of_process))
+        return false;
+    struct failure f = {0};
+    if (policy_allows_process(c->settings.policy, r->exception.name, &f)) {
+        r->order->refused++;
+        capture_note_reason(r->order, "%s", f.text);
+    } else if (saved_has_kind(kind->name)) {
+        add_job(r, kind->name, &r->exception);
+        r->jobs[r->job_count - 1].is_saved = true;
+    } else {
+        r->order->gone++;
+        capture_note_reason(r->order, "%s: process '%s' (%u) has ended", kind->name, name,
+                            (unsigned)r->exception.pid);
+    }
+    return true;
+}
+
 static void plan_kind(struct capture *c, const struct job_kind *kind)
 {
     struct run *r = &c->run;
@@ -202,6 +233,8 @@ static void plan_kind(struct capture *c, const struct job_kind *kind)
     }
     if (kind->of_window && r->window_job == SIZE_MAX)
         r->window_job = r->job_count;
+    if (plan_saved(c, kind))
+        return;
     if (!kind->of_process)
         add_job(r, kind->name, NULL);
     for (uint32_t i = 0; i < r->process_count && kind->of_process; i++)
@@ -278,7 +311,12 @@ void run_start(struct capture *c, struct order *o)
     const struct job_kind *kind;
     for (size_t rank = 0; (kind = job_kind_at(rank)) != NULL; rank++)
         wants_process = wants_process || (kind->of_process && is_asked(&o->order, kind->name));
-    if (wants_process || (choose_has_selector(&o->order) && o->order.process.pid))
+    if (saved_is_asked(&o->order))
+        saved_name(c, &o->order, &r->exception);
+    if (saved_is_asked(&o->order) && !choose_has_selector(&o->order)) {
+        r->is_gone = true; /* it is never one of the followed that is meant */
+        run_plan(c);
+    } else if (wants_process || (choose_has_selector(&o->order) && o->order.process.pid))
         choose_processes(c);
     else
         run_plan(c);

@@ -19,12 +19,12 @@ static const struct kind table[] = {
     {"mini", false, true, true},      {"core", false, true, true},
     {"counters", true, false, false}, {"events", true, false, false},
     {"logs", true, false, false},     {"net", false, false, false},
-    {"throws", false, false, false},
+    {"crash", false, false, false},
 };
 #define COUNT (sizeof table / sizeof table[0])
 
-const char *const KINDS[] = {"triage",   "stacks", "stacks0", "profile", "mini",   "core",
-                             "counters", "events", "logs",    "net",     "throws", NULL};
+const char *const KINDS[] = {"triage",   "stacks", "stacks0", "profile", "mini",  "core",
+                             "counters", "events", "logs",    "net",     "crash", NULL};
 
 static const struct kind *find(const char *name)
 {
@@ -46,6 +46,10 @@ static int look_at_kinds(const trawl_v1_CaptureRequest *r, struct asked *out, st
         const struct kind *kind = find(r->what[i]);
         if (!kind)
             return fail(f, ERR_INVALID, "unknown kind '%s': " KINDS_WORDS " exist", r->what[i]);
+        if (strcmp(kind->name, "crash") == 0 && r->exception.size == 0)
+            return fail(f, ERR_INVALID,
+                        "'crash' is gathered by itself when a process crashes: trawl groups shows "
+                        "what there is, trawl want asks the next crash for more");
         out->core |= strcmp(kind->name, "core") == 0;
         if (strcmp(kind->name, "profile") == 0 || strcmp(kind->name, "throws") == 0)
             out->looks = kind->name;

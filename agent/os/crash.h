@@ -4,7 +4,8 @@
  * program"). Two steps, and between them the process is gone: os_crash_take() copies what is needed
  * while the kernel waits for us, and lets go; os_crash_describe() makes evidence of the copy.
  * Invariant: until os_crash_take() has let go nothing is compressed, symbolised, parsed by a
- * library, or sent. Called by the crash handler (agent/crash_handler.c), never by the agent.
+ * library (but the names in a Python interpreter's file, agent/os/linux/crash_python.c), or sent.
+ * Called by the crash handler (agent/crash_handler.c), never by the agent.
  */
 #ifndef TRAWL_AGENT_OS_CRASH_H
 #define TRAWL_AGENT_OS_CRASH_H

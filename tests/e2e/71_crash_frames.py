@@ -196,7 +196,7 @@ def redis():
         report("redis", "not here (deploy/deps.sh)", skip=True)
         return
     path = os.path.join(TMP, "redis.sock")
-    server = start(program, "--port", "0", "--unixsocket", path, "--save", "", "--dir", TMP, stdout=subprocess.DEVNULL)
+    server = start(program, "--port", "0", "--enable-debug-command", "yes", "--unixsocket", path, "--save", "", "--dir", TMP, stdout=subprocess.DEVNULL)
     wait_for(lambda: os.path.exists(path), "redis")
     with pattern() as folder:
         client = socket.socket(socket.AF_UNIX)

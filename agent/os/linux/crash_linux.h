@@ -71,6 +71,9 @@ struct os_crash {
  * Neither parses a file nor writes one. ERR_NOMEM, ERR_GONE. In crash_memory.c. */
 int crash_copy_memory(struct os_crash *crash, const struct os_crash_limits *limits,
                       struct failure *f);
+/* Of a Python program also what tells its functions: copies what is looked at, on demand, and looks
+ * at the thread that failed. In crash_python.c. */
+void crash_copy_python(struct os_crash *crash);
 /* After the release: where the stacks lie in the copies. */
 void crash_find_stacks(struct os_crash *crash);
 /* Adds "; ..." to crash->missing. */

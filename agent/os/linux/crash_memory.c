@@ -20,6 +20,7 @@
 #define LOADER_PAGES 1024u
 #define HEADER_PAGES 512u
 #define POINTED_PAGES 256u
+#define PYTHON_PAGES 512u
 #define SECOND_PAGES 64u
 #define TLS_PAGES 2u
 #define POINTED_US 2000u
@@ -220,7 +221,7 @@ int crash_copy_memory(struct os_crash *c, const struct os_crash_limits *limits, 
         each = STACK_LEAST_BYTES;
     each &= ~(uint64_t)(SEGMENTS_PAGE - 1);
     size_t need = want_stacks(c, each, false) + threads * TLS_PAGES + LOADER_PAGES + HEADER_PAGES +
-                  SECOND_PAGES + POINTED_PAGES;
+                  SECOND_PAGES + POINTED_PAGES + PYTHON_PAGES;
     int rc = copies_init(&d->copies, need < pool ? need : pool, f);
     if (rc)
         return rc;

@@ -182,6 +182,8 @@ static int look(struct os_crash *c, const struct os_crash_limits *limits, int co
         if (rc == 0)
             rc = unwind_open(&c->unwind, (pid_t)c->arguments.pid, &c->dump.maps, f);
         c->has_memory = rc == 0;
+        if (rc == 0)
+            crash_copy_python(c);
     }
     struct failure why = {0};
     if (crash_check_identity(c, &why) || !is_still_there(c, core_fd, from_kernel)) {
