@@ -113,12 +113,17 @@ def check(name, crash, program, signal_name, may_explain=False, most=200):
     report(name + ": gdb shows the same of the small core", problem[:1500])
     if crash.json["type"] != signal_name or crash.out["type"] != signal_name:
         report(name + ": the signal", "%s, not %s" % (crash.json["type"], signal_name))
+    told = [f.split(" ")[0].rstrip("!").rpartition("+") for f in crash.frames]
+    native = [f for f in threads_of(crash.json)[0][failing(crash)]][:24]
+    told = [(m, int(o, 16)) for (m, _, o), f in zip(told, crash.frames) if "+0x" in f.split(" ")[0]]
+    wanted = [(f.get("module", ""), int(f["offset"], 16) if "offset" in f else 0) for f in native]
+    if not any(f["kind"] == "python" for g in crash.json["groups"] for f in g["frames"]):
+        report(name + ": the exception tells the same frames", "" if told == wanted[:len(told)] and len(told) == len(wanted) else
+               "%s, not %s" % (told, wanted))
     say(crash.cost())
     return theirs
 
 
-def first_own(crash):
-    return crash.frames
 
 
 # ---- C ----

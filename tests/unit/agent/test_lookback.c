@@ -182,6 +182,41 @@ TEST(events_become_json_lines)
     close_spool(spool);
 }
 
+TEST(exceptions_become_json_lines)
+{
+    struct spool *spool = open_spool();
+    trawl_v1_Exception *x = calloc(1, sizeof *x);
+    struct failure f = {0};
+    REQUIRE(x);
+    x->source = trawl_v1_ExceptionSource_CRASH;
+    x->wall_us = WALL_US + 10000000;
+    x->count = 3;
+    x->pid = 5;
+    text_copy(x->type, sizeof x->type, "SIGSEGV");
+    text_copy(x->message, sizeof x->message, "a \"b\"");
+    text_copy(x->process, sizeof x->process, "redis");
+    x->frames_count = 3;
+    text_copy(x->frames[0].function, sizeof x->frames[0].function, "sell");
+    text_copy(x->frames[0].module, sizeof x->frames[0].module, "shop");
+    x->frames[0].offset = 0x12;
+    text_copy(x->frames[1].module, sizeof x->frames[1].module, "libc.so.6");
+    text_copy(x->frames[2].function, sizeof x->frames[2].function, "main");
+    text_copy(x->frames[2].file, sizeof x->frames[2].file, "shop.py");
+    x->frames[2].line = 7;
+    REQUIRE(spool_push_exception(spool, x) == 0);
+    CHECK_EQ_INT(lookback_events(spool, WALL_US + 1, WALL_US + 20000000, append, &text, missing,
+                                 sizeof missing, &f),
+                 0);
+    CHECK_EQ_STR(
+        buf_str(&text),
+        "{\"time\":\"2027-01-15T08:00:10.000Z\",\"type\":\"exception\",\"source\":"
+        "\"crash\",\"exception\":\"SIGSEGV\",\"message\":\"a \\\"b\\\"\",\"process\":"
+        "\"redis\",\"pid\":5,\"count\":3,\"frames\":[\"sell (shop+0x12)\",\"libc.so.6+0x0\","
+        "\"main (shop.py:7)\"]}\n");
+    free(x);
+    close_spool(spool);
+}
+
 TEST(too_many_events_are_counted)
 {
     struct spool *spool = open_spool();

@@ -22,11 +22,25 @@ TEST(the_words_are_the_table)
         trawl_v1_CaptureRequest r = {.what_count = 0};
         struct failure f;
         name(&r, KINDS[i]);
+        if (strcmp(KINDS[i], "crash") == 0)
+            r.exception.size = sizeof r.exception.bytes;
         CHECK_EQ_INT(kinds_complete(&r, &f), 0);
         text_format(words + strlen(words), sizeof words - strlen(words), "%s%s", i ? " " : "",
                     KINDS[i]);
     }
     CHECK_EQ_STR(words, KINDS_WORDS);
+}
+
+TEST(a_crash_cannot_be_asked_for)
+{
+    trawl_v1_CaptureRequest r = {.what_count = 0};
+    struct failure f;
+    name(&r, "events,crash");
+    CHECK_EQ_INT(kinds_complete(&r, &f), ERR_INVALID);
+    CHECK_EQ_STR(f.text, "'crash' is gathered by itself when a process crashes: trawl groups shows "
+                         "what there is, trawl want asks the next crash for more");
+    r.exception.size = sizeof r.exception.bytes; /* the collector's own, of an exception */
+    CHECK_EQ_INT(kinds_complete(&r, &f), 0);
 }
 
 TEST(nothing_asked_is_the_default_and_never_memory)
