@@ -175,8 +175,9 @@ static int keep(struct capture *c, const struct job *job, struct failure *f)
     int e = meta && about ? 0 : fail(f, ERR_NOMEM, "out of memory");
     if (!e && c->run.file_count == 0)
         e = fail(f, ERR_GONE,
-                 "nothing of this exception is kept on this host: it was only counted, or what "
-                 "there was has been removed for want of room");
+                 "the process has ended, and nothing of this kind is kept of its exception on this "
+                 "host: it was only counted, or had none, or what there was is gone for want of "
+                 "room");
     if (!e) {
         meta->wall_us = c->settings.clock->wall_us(c->settings.clock);
         if (read_about(&c->run.saved->spool, c->run.order->order.exception.bytes, about)) {

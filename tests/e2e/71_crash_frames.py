@@ -193,6 +193,23 @@ def many():
     check("200 threads", crash, FALL, "SIGSEGV")
 
 
+def stripped():
+    """Without symbols, and without a loader: places must be right where names cannot be."""
+    source = os.path.join(HERE, "..", "victims", "fall.c")
+    ways = {"stripped": ["-s"], "static": ["-static"], "static, stripped": ["-static", "-s"], "fixed": ["-no-pie"]}
+    for name, options in ways.items():
+        path = os.path.join(TMP, "fall-" + name.replace(", ", "-"))
+        made = subprocess.run(["gcc", "-O2", "-pthread", "-D_GNU_SOURCE", *options, "-o", path, source], capture_output=True, text=True)
+        if made.returncode:
+            report("C, " + name, "does not compile: " + made.stderr[-300:])
+            continue
+        with pattern() as folder:
+            crash = die(folder, path, "segv", "2")
+            handled = die(folder, path, "overflow_handled")
+        check("C, %s" % name, crash, path, "SIGSEGV")
+        check("C, %s, in a handler" % name, handled, path, "SIGSEGV", most=20)
+
+
 # ---- servers ----
 
 def redis():
@@ -365,7 +382,7 @@ def node():
 def main():
     if not possible("frames of crashes", BENCH, "gdb"):
         return run([])
-    return run([c, many, redis, nginx, postgresql, cplusplus, rust, golang, python, node])
+    return run([c, many, stripped, redis, nginx, postgresql, cplusplus, rust, golang, python, node])
 
 
 if __name__ == "__main__":

@@ -145,7 +145,7 @@ TEST(nothing_that_was_kept_is_said)
     kit_connect(k, 0, 0);
     order(k, 1, "crash", 0, 0, true);
     REQUIRE(kit_wait_verdict(k, 1, trawl_v1_State_GONE));
-    CHECK(strstr(kit_verdict(k, 1)->reason, "nothing of this exception is kept") != NULL);
+    CHECK(strstr(kit_verdict(k, 1)->reason, "nothing of this kind is kept") != NULL);
     kit_close(k);
 }
 
