@@ -48,6 +48,7 @@ struct client_call {
     struct client *client;
     enum method_id method;
     struct buf request;
+    client_feed_fn feed; /* NULL: one request */
     uint64_t timeout_us;
     const struct client_events *events;
     void *owner;
@@ -113,7 +114,41 @@ static struct client_call *pop_call(struct list *head)
     return LIST_ENTRY(link, struct client_call, link);
 }
 
-static const struct grpc_call_events CALL_EVENTS = {.message = on_message, .done = on_done};
+/* Requests, as long as they fit; one that does not waits for on_writable(). */
+static void feed_call(struct client_call *call)
+{
+    int r = 1;
+    while (r > 0 && call->why.code == 0) {
+        if (!call->request.size_bytes)
+            r = call->feed(call->owner, &call->request, &call->why);
+        if (r <= 0)
+            break;
+        int sent = grpc_send(call->grpc, buf_span(&call->request));
+        if (sent == ERR_LIMIT)
+            return;
+        if (sent < 0)
+            r = fail(&call->why, sent, "cannot send the request: %s", err_text(sent));
+        buf_clear(&call->request);
+    }
+    call->feed = NULL;
+    if (r < 0 && call->why.code == 0)
+        fail(&call->why, r, "%s", err_text(r));
+    if (r < 0)
+        grpc_cancel(call->grpc);
+    else
+        grpc_end(call->grpc);
+}
+
+static void on_writable(void *owner, struct grpc_call *grpc)
+{
+    struct client_call *call = owner;
+    (void)grpc;
+    if (call->feed && !call->client->closing)
+        feed_call(call);
+}
+
+static const struct grpc_call_events CALL_EVENTS = {
+    .message = on_message, .writable = on_writable, .done = on_done};
 
 static void begin_call(struct client_call *call)
 {
@@ -127,13 +162,17 @@ static void begin_call(struct client_call *call)
         end_call(call, &f);
         return;
     }
-    r = grpc_send(call->grpc, buf_span(&call->request));
-    if (r < 0) {
-        fail(&call->why, r, "cannot send the request: %s", err_text(r));
-        grpc_cancel(call->grpc);
-        return;
+    if (call->feed) {
+        feed_call(call);
+    } else {
+        r = grpc_send(call->grpc, buf_span(&call->request));
+        if (r < 0) {
+            fail(&call->why, r, "cannot send the request: %s", err_text(r));
+            grpc_cancel(call->grpc);
+            return;
+        }
+        grpc_end(call->grpc);
     }
-    grpc_end(call->grpc);
     /* Its deadline counts from here; not at once, for this may be inside a callback of grpc. */
     (void)uv_timer_start(&c->tick, on_tick, 0, 0);
 }
@@ -231,18 +270,14 @@ static int connect_now(struct client *c, struct failure *f)
                         c, f);
 }
 
-int client_start(struct client *client, enum method_id method, struct span request,
-                 uint64_t timeout_us, const struct client_events *events, void *owner,
+static int start(struct client *client, const struct client_call *wanted, struct span request,
                  struct client_call **out, struct failure *f)
 {
     struct client_call *call = calloc(1, sizeof *call);
     if (!call)
         return fail(f, ERR_NOMEM, "out of memory");
+    *call = *wanted;
     call->client = client;
-    call->method = method;
-    call->timeout_us = timeout_us;
-    call->events = events;
-    call->owner = owner;
     buf_init(&call->request, REQUEST_LIMIT);
     int r = buf_append_span(&call->request, request);
     if (r < 0)
@@ -260,6 +295,24 @@ int client_start(struct client *client, enum method_id method, struct span reque
     if (client->grpc)
         begin_call(call);
     return 0;
+}
+
+int client_start(struct client *client, enum method_id method, struct span request,
+                 uint64_t timeout_us, const struct client_events *events, void *owner,
+                 struct client_call **out, struct failure *f)
+{
+    struct client_call call = {
+        .method = method, .timeout_us = timeout_us, .events = events, .owner = owner};
+    return start(client, &call, request, out, f);
+}
+
+int client_start_feed(struct client *client, enum method_id method, uint64_t timeout_us,
+                      client_feed_fn feed, const struct client_events *events, void *owner,
+                      struct client_call **out, struct failure *f)
+{
+    struct client_call call = {
+        .method = method, .timeout_us = timeout_us, .feed = feed, .events = events, .owner = owner};
+    return start(client, &call, span_of(NULL, 0), out, f);
 }
 
 void client_cancel(struct client_call *call)

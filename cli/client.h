@@ -49,6 +49,16 @@ struct client_events {
 int client_start(struct client *client, enum method_id method, struct span request,
                  uint64_t timeout_us, const struct client_events *events, void *owner,
                  struct client_call **out, struct failure *f);
+/*
+ * The same for a call that takes a stream of requests: `feed` is asked for the next one whenever it
+ * fits, and puts it into `message` (empty, at most 64 KiB). 1: there it is, 0: there is no more,
+ * negative (with f's text): the call ends with that.
+ */
+typedef int (*client_feed_fn)(void *owner, struct buf *message, struct failure *f);
+int client_start_feed(struct client *client, enum method_id method, uint64_t timeout_us,
+                      client_feed_fn feed, const struct client_events *events, void *owner,
+                      struct client_call **out, struct failure *f);
+
 /* `done` follows with ERR_CANCELLED. Not after `done`. */
 void client_cancel(struct client_call *call);
 /* The same, but nothing of the call is called any more: its owner goes away. */

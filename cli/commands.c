@@ -114,38 +114,12 @@ static const struct conf_row FETCH_ROWS[] = {
 };
 static const struct conf_short FETCH_SHORTS[] = {{'o', "output"}};
 
-#define EXCEPTIONS(member) CLI_OPTIONS(cmd_exceptions_options, member)
-static const struct conf_row EXCEPTIONS_ROWS[] = {
-    {"follow", CONF_BOOL, EXCEPTIONS(follow), 0, 0, NULL, NULL,
-     "and then as they happen, until Ctrl-C", true},
-    {"group", CONF_STRING, EXCEPTIONS(group), 0, 0, NULL, "GROUP", "only those of this group",
-     true},
-    {"last", CONF_DURATION_US, EXCEPTIONS(last_us), SECOND_US, 3650 * DAY_US, "1h", "TIME",
-     "look back this long", true},
-    {"from", CONF_STRING, EXCEPTIONS(from), 0, 0, NULL, "TIME", "begin: 14:02, -10m, RFC 3339",
-     true},
-    {"to", CONF_STRING, EXCEPTIONS(to), 0, 0, NULL, "TIME", "end (default: now)", true},
+#define SYMBOLS(member) CLI_OPTIONS(cmd_symbols_options, member)
+static const struct conf_row SYMBOLS_ROWS[] = {
+    {"force", CONF_BOOL, SYMBOLS(force), 0, 0, NULL, NULL,
+     "send also what the collector seems to have; the better table stays", true},
 };
-static const struct conf_short EXCEPTIONS_SHORTS[] = {{'f', "follow"}};
-
-#define GROUPS(member) CLI_OPTIONS(cmd_groups_options, member)
-static const struct conf_row GROUPS_ROWS[] = {
-    {"resolved", CONF_BOOL, GROUPS(resolved), 0, 0, NULL, NULL, "those that are resolved, too",
-     true},
-    {"last", CONF_DURATION_US, GROUPS(last_us), SECOND_US, 3650 * DAY_US, "1d", "TIME",
-     "seen within this time", true},
-    {"from", CONF_STRING, GROUPS(from), 0, 0, NULL, "TIME", "begin: 14:02, -10m, RFC 3339", true},
-    {"to", CONF_STRING, GROUPS(to), 0, 0, NULL, "TIME", "end (default: now)", true},
-};
-
-#define WANT(member) CLI_OPTIONS(cmd_want_options, member)
-static const struct conf_row WANT_ROWS[] = {
-    {"what", CONF_LIST, WANT(what), 0, 0, NULL, "KIND,...",
-     "kinds of evidence, as of trawl capture; core: the whole memory", true},
-    {"count", CONF_U64, WANT(count), 0, 1000, "1", "N", "of the next N; 0: nothing more is wanted",
-     true},
-};
-static const struct conf_short WANT_SHORTS[] = {{'n', "count"}};
+static const char *const SYMBOLS_WORDS[] = {"add", "list", NULL};
 
 static const char *const CONTEXT_WORDS[] = {"list", "show", "add", "use", NULL};
 static const char *const SHELLS[] = {"bash", "zsh", "fish", NULL};
@@ -245,6 +219,15 @@ const struct command COMMANDS[] = {
      TAKES_OUTPUT | TAKES_COLLECTOR, ROWS(ENROLL_ROWS, cmd_enroll_options)},
     {"revoke", cmd_revoke, "HOST", 1, 1, "refuse a host's certificate from now on",
      "  trawl revoke web-07\n", TAKES_OUTPUT | TAKES_COLLECTOR, NO_ROWS},
+    {"symbols", cmd_symbols, "add PATH... | list", 1, CLI_WORDS_ANY,
+     "give the collector symbols, by which frames get functions and lines",
+     "  trawl symbols add ./build/server\n"
+     "  trawl symbols add server.debug libcheckout.so.1.debug\n"
+     "  trawl symbols add /usr/lib/debug/.build-id\n"
+     "  trawl symbols add ./build -o json | jq -r 'select(.state == \"refused\").text'\n"
+     "  trawl symbols list -o wide\n",
+     TAKES_OUTPUT | TAKES_COLLECTOR, SYMBOLS_ROWS, CLI_COUNT(SYMBOLS_ROWS), NULL, 0,
+     sizeof(struct cmd_symbols_options), SYMBOLS_WORDS},
     {"context", cmd_context, "[list | show [NAME] | add NAME DIR | use NAME]", 0, 3,
      "which collector, and who we are there",
      "  trawl context add prod ./trawl-data/admin\n"
