@@ -379,10 +379,29 @@ def node():
     check("node, process.abort()", crash, os.path.realpath(program), "SIGABRT", may_explain=True)
 
 
+def java():
+    if not shutil.which("java") or not shutil.which("javac"):
+        report("Java", "no JDK here", skip=True)
+        return
+    subprocess.run(["javac", "-d", TMP, os.path.join(SOURCES, "Frames.java")], check=True)
+    process = start_ready("java", "-Xshare:auto", "-Xmx64m", "-XX:ErrorFile=/dev/null", "-cp", TMP, "Frames", cwd=TMP)
+    with pattern() as folder:
+        os.kill(process.pid, signal.SIGSEGV)  # its own handler writes a report, and aborts
+        wait_for(lambda: process.poll() is not None, "the end of java", 60)
+        crash = Crash(folder, process.pid)
+    program = os.path.realpath(shutil.which("java"))
+    theirs = by_gdb(program, crash.core)
+    problem, explanations = difference(crash.json, theirs, True)
+    report("Java, SIGSEGV: %d threads, frames as gdb has them of a conventional core (but: %s)" %
+           (len(theirs), ", ".join(sorted(explanations))), problem[:1500])
+    report("Java: its own handler's end", "" if crash.json["type"] == "SIGABRT" and "abort" in " ".join(crash.frames) else crash.frames)
+    say(crash.cost())
+
+
 def main():
     if not possible("frames of crashes", BENCH, "gdb"):
         return run([])
-    return run([c, many, stripped, redis, nginx, postgresql, cplusplus, rust, golang, python, node])
+    return run([c, many, stripped, redis, nginx, postgresql, cplusplus, rust, golang, python, node, java])
 
 
 if __name__ == "__main__":
