@@ -10,7 +10,7 @@
 #include <string.h>
 #include <uv.h>
 
-#include "agent/broker_watch.h"
+#include "agent/broker_logs.h"
 #include "agent/broker_wire.h"
 #include "agent/os/dump.h"
 #include "agent/os/io.h"
@@ -29,6 +29,8 @@
 struct broker {
     int fd;
     const char *policy_path;
+    const struct broker_settings *settings;
+    struct broker_logs logs;
     struct policy policy;
     struct policy_hour hour;
     struct broker_request request;
@@ -341,33 +343,20 @@ static void read_io(struct broker *b)
     send_reply(b, 0, NULL);
 }
 
-/* The owner who forbids triage of a process forbids this, too: it is a part of it. */
-static bool may_peek(struct broker *b, uint32_t pid)
+/* The policy is read anew, as for a capture. */
+static void open_log(struct broker *b)
 {
-    struct os_process process;
-    return os_process_get("", pid, &process, NULL) == 0 &&
-           policy_allows_kind(&b->policy, "triage", NULL) == 0 &&
-           policy_allows_process(&b->policy, process.name, NULL) == 0;
-}
-
-static void peek(struct broker *b)
-{
-    struct broker_reply *reply = begin_reply(b, BROKER_PEEK, b->request.id);
-    const uint32_t *pids = b->request.body.peek.pids, *tids = b->request.body.peek.tids;
-    uint32_t count = b->request.body.peek.count;
     struct failure f = {0};
-    if (count > BROKER_PEEK_MAX)
-        count = BROKER_PEEK_MAX;
+    int fd = -1;
+    struct broker_log *out = &begin_reply(b, BROKER_OPEN_LOG, b->request.id)->body.log;
     int e = policy_load(&b->policy, b->policy_path, &f);
-    for (uint32_t i = 0; !e && i < count; i++) {
-        struct os_peek *out = &reply->body.peek.list[i];
-        if (may_peek(b, pids[i]))
-            os_peek(pids[i], tids[i], b->request.body.peek.ports, out);
-        else
-            *out = (struct os_peek){.pid = pids[i], .tid = tids[i], .error = ERR_REFUSED};
-    }
-    reply->body.peek.count = e ? 0 : count;
-    send_reply(b, e, &f);
+    if (!e)
+        e = broker_logs_open(&b->logs, b->settings, &b->policy, &b->request.body.log, out, &fd, &f);
+    b->reply.error = e;
+    if (e)
+        text_copy(b->reply.text, sizeof b->reply.text, f.text);
+    (void)os_message_send(b->fd, &b->reply, sizeof b->reply, fd, NULL);
+    close_fd(fd);
 }
 
 static void usage(struct broker *b)
@@ -401,8 +390,8 @@ static void serve(struct broker *b, int passed_fd)
     case BROKER_BASE:
         take_base(b, &passed_fd);
         break;
-    case BROKER_WATCH:
-        watch(b, passed_fd);
+    case BROKER_OPEN_LOG:
+        open_log(b);
         break;
     default:
         break;
@@ -439,6 +428,7 @@ int broker_run(int fd, void *context)
     b->fd = fd;
     b->base_fd = -1;
     b->policy_path = settings->policy_path;
+    b->settings = settings;
     b->job.cpu_percent = settings->capture_cpu_percent;
     os_costs_measure(&b->job.costs);
     int e = 0;
@@ -453,6 +443,7 @@ int broker_run(int fd, void *context)
         broker_watch_look(&b->watches, b->policy_path);
     }
     stop_for_good(b);
+    broker_logs_done(&b->logs);
     free(b);
     return 0;
 }

@@ -7,11 +7,15 @@
 #ifndef TRAWL_AGENT_BROKER_H
 #define TRAWL_AGENT_BROKER_H
 
+#include <stdbool.h>
 #include <stdint.h>
 
 struct broker_settings {
     const char *policy_path;
     uint32_t capture_cpu_percent; /* of one core, for long streams; 0: no limit */
+    const char *follow_logs;      /* patterns of log files that may be opened; NULL: none */
+    const char *follow;           /* names of processes whose own logs may be */
+    bool follow_own_logs, journal;
 };
 
 /* For os_broker_fork(): `context` is a struct broker_settings. */

@@ -26,6 +26,7 @@ struct broker_client {
     uint64_t last_id;
     struct waiting waiting[WAITING_MAX];
     struct broker_reply reply;
+    int passed_fd; /* came with the reply; -1: none, or taken */
     void (*closed)(void *context);
     void *closed_context;
 };
@@ -60,14 +61,30 @@ static void deliver(struct broker_client *client)
     }
 }
 
+static void close_fd(int fd)
+{
+    uv_fs_t request;
+    if (fd < 0)
+        return;
+    uv_fs_close(NULL, &request, fd, NULL);
+    uv_fs_req_cleanup(&request);
+}
+
+int broker_client_take_fd(struct broker_client *client)
+{
+    int fd = client->passed_fd;
+    client->passed_fd = -1;
+    return fd;
+}
+
 static void on_readable(uv_poll_t *poll, int status, int events)
 {
     struct broker_client *client = poll->data;
     (void)events;
     for (;;) {
         int e = status ? ERR_CLOSED
-                       : os_message_receive(client->fd, &client->reply, sizeof client->reply, NULL,
-                                            0, NULL);
+                       : os_message_receive(client->fd, &client->reply, sizeof client->reply,
+                                            &client->passed_fd, 0, NULL);
         if (e == ERR_TIMEOUT)
             return;
         if (e) {
@@ -77,6 +94,7 @@ static void on_readable(uv_poll_t *poll, int status, int events)
             return;
         }
         deliver(client);
+        close_fd(broker_client_take_fd(client));
     }
 }
 
@@ -87,6 +105,7 @@ int broker_client_open(struct broker_client **out, uv_loop_t *loop, int fd, stru
         return fail(f, ERR_NOMEM, "out of memory");
     client->fd = fd;
     client->is_alive = true;
+    client->passed_fd = -1;
     client->poll.data = client;
     int e = uv_poll_init(loop, &client->poll, fd);
     if (!e)
@@ -102,9 +121,7 @@ int broker_client_open(struct broker_client **out, uv_loop_t *loop, int fd, stru
 static void on_closed(uv_handle_t *handle)
 {
     struct broker_client *client = handle->data;
-    uv_fs_t request;
-    uv_fs_close(NULL, &request, client->fd, NULL);
-    uv_fs_req_cleanup(&request);
+    close_fd(client->fd);
     if (client->closed)
         client->closed(client->closed_context);
     free(client);

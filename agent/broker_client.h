@@ -24,6 +24,9 @@ int broker_client_open(struct broker_client **out, uv_loop_t *loop, int fd, stru
  */
 void broker_client_close(struct broker_client *client, void (*closed)(void *context),
                          void *context);
+/* During the call of `done`: the descriptor that came with the reply, now the caller's; -1: none.
+ */
+int broker_client_take_fd(struct broker_client *client);
 bool broker_client_is_alive(const struct broker_client *client);
 
 /*

@@ -12,6 +12,7 @@
 #include <stdint.h>
 
 #include "agent/os/counters.h"
+#include "agent/os/log_follow.h"
 #include "agent/os/process.h"
 #include "agent/os/take.h"
 #include "agent/os/watch.h"
@@ -28,12 +29,12 @@
 
 enum broker_op {
     BROKER_RESOLVE = 1, /* which processes match */
-    BROKER_RUN,      /* take one kind of one process; bytes go to the descriptor that comes along */
-    BROKER_STOP,     /* kill the worker that runs */
-    BROKER_READ_IO,  /* I/O counters of processes */
-    BROKER_USAGE,    /* what the broker itself costs */
-    BROKER_BASE,     /* the descriptor that comes along is the page list for the next run */
-    BROKER_WATCH = 8 /* look at a process for as long as it lives (watch.h); body as of RUN */
+    BROKER_RUN,     /* take one kind of one process; bytes go to the descriptor that comes along */
+    BROKER_STOP,    /* kill the worker that runs */
+    BROKER_READ_IO, /* I/O counters of processes */
+    BROKER_USAGE,   /* what the broker itself costs */
+    BROKER_BASE,    /* the descriptor that comes along is the page list for the next run */
+    BROKER_OPEN_LOG = 7 /* a descriptor comes with the reply */
 };
 
 struct broker_selector {
@@ -57,6 +58,27 @@ struct broker_run {
     bool live, allow_pause;         /* see struct os_take */
 };
 
+enum broker_log_what {
+    BROKER_LOG_LISTED =
+        1, /* the index-th of the setting follow-logs; index 0 makes the list anew */
+    BROKER_LOG_OF_PROCESS, /* the index-th that the process has open */
+    BROKER_LOG_JOURNAL     /* all that comes, behind `cursor` */
+};
+
+struct broker_open_log {
+    uint32_t what, index, pid;
+    uint64_t start_ticks;
+    struct os_log known; /* of the one there last time: it is not opened again */
+    char cursor[OS_JOURNAL_CURSOR_SIZE];
+};
+
+/* The descriptor comes along, but when it is the known one. */
+struct broker_log {
+    struct os_log log; /* the path also when it could not be opened */
+    char process[OS_PROCESS_NAME_SIZE];
+    bool cut; /* the setting names more than can be followed */
+};
+
 struct broker_request {
     uint32_t magic;
     uint32_t op;
@@ -68,12 +90,7 @@ struct broker_request {
             uint32_t count;
             uint32_t pids[BROKER_IO_MAX];
         } io;
-        struct {
-            uint32_t count;
-            uint32_t pids[BROKER_PEEK_MAX];
-            uint32_t tids[BROKER_PEEK_MAX]; /* 0: the main thread */
-            bool ports;                     /* those they listen on, too */
-        } peek;
+        struct broker_open_log log;
     } body;
 };
 
@@ -130,10 +147,7 @@ struct broker_reply {
             struct os_process_io list[BROKER_IO_MAX];
         } io;
         struct broker_usage usage;
-        struct {
-            uint32_t count;
-            struct os_peek list[BROKER_PEEK_MAX];
-        } peek;
+        struct broker_log log;
     } body;
 };
 

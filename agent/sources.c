@@ -4,13 +4,11 @@
 
 #include <stdlib.h>
 
-#include "agent/intake.h"
-#include "agent/source_throws.h"
+#include "agent/follow.h"
 #include "common/log.h"
 
 static const struct source table[] = {
-    {"throws", source_throws_open, source_throws_second, source_throws_close},
-    {"reports", intake_open, intake_second, intake_close},
+    {"logs", follow_open, follow_second, follow_close},
     {NULL, NULL, NULL, NULL},
 };
 #define SOURCES (sizeof table / sizeof table[0])

@@ -96,6 +96,10 @@ int agent_prepare(struct agent_start *start, const struct settings *s, bool with
     *start = (struct agent_start){.broker_fd = -1, .was_privileged = os_is_privileged()};
     broker.policy_path = s->policy;
     broker.capture_cpu_percent = (uint32_t)s->capture_cpu_percent;
+    broker.follow_logs = s->follow_logs;
+    broker.follow = s->follow;
+    broker.follow_own_logs = s->follow_own_logs;
+    broker.journal = s->journal;
     (void)uv_os_setenv("UV_THREADPOOL_SIZE", POOL_THREADS);
     (void)policy_load(&start->policy, s->policy, &start->policy_failure);
     int e = port_make_dirs(s->state_dir, f);

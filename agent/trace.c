@@ -390,8 +390,23 @@ void trace_before(struct trace *t, struct span bytes)
 
 /* ---- time ---- */
 
+/* What a large piece needed is given back when it is quiet. */
+static void shrink(struct trace *t)
+{
+    struct buf small;
+    if (t->kept.capacity_bytes <= 4 * (size_t)TRACE_BACK_BYTES ||
+        t->kept.size_bytes > 2 * (size_t)TRACE_BACK_BYTES)
+        return;
+    buf_init(&small, t->kept.limit_bytes);
+    if (buf_append_span(&small, buf_span(&t->kept)))
+        return;
+    buf_done(&t->kept);
+    t->kept = small;
+}
+
 void trace_tick(struct trace *t, uint64_t mono_us)
 {
+    shrink(t);
     t->mono_us = mono_us;
     for (size_t i = 0; i < TRACE_OPEN_MAX; i++) {
         struct trace_open *o = t->open[i];
@@ -414,6 +429,11 @@ void trace_end(struct trace *t)
     for (size_t i = 0; i < TRACE_OPEN_MAX; i++)
         if (t->open[i])
             end_open(t, i);
+    trace_flood_flush(&t->flood);
+}
+
+void trace_flush(struct trace *t)
+{
     trace_flood_flush(&t->flood);
 }
 

@@ -46,6 +46,8 @@ void trace_feed(struct trace *trace, struct span bytes, int64_t wall_us, uint64_
 void trace_before(struct trace *trace, struct span bytes);
 /* Now and then (at most a second apart): ends what is quiet, tells counts once a second. */
 void trace_tick(struct trace *trace, uint64_t mono_us);
+/* Tells now what was only counted so far; what is not whole yet waits on. */
+void trace_flush(struct trace *trace);
 /* No more bytes come from here: an unfinished last line is taken as a line, and all is told. */
 void trace_end(struct trace *trace);
 
