@@ -273,13 +273,31 @@ static void on_broker_closed(void *context)
     stop_signals(a);
 }
 
-static void on_sampler_stopped(void *context)
+static void close_broker(struct agent *a)
 {
-    struct agent *a = context;
     if (a->broker)
         broker_client_close(a->broker, on_broker_closed, a);
     else
         on_broker_closed(a);
+}
+
+static void on_crash_handler_removed(void *context, const struct broker_reply *reply,
+                                     const struct failure *f)
+{
+    if (!reply || f->code)
+        log_warn("the crash handler stays in the kernel's core pattern: %s", f->text);
+    close_broker(context);
+}
+
+/* What the setting put there is taken out again; only the broker still may. */
+static void on_sampler_stopped(void *context)
+{
+    struct agent *a = context;
+    struct broker_request request = {0};
+    if (!a->settings->crash_handler || !a->start.was_privileged || !a->broker ||
+        broker_client_send(a->broker, BROKER_CRASH_REMOVE, &request, -1, on_crash_handler_removed,
+                           a, NULL))
+        close_broker(a);
 }
 
 static void on_capture_closed(void *context)

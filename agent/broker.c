@@ -12,6 +12,7 @@
 
 #include "agent/broker_logs.h"
 #include "agent/broker_wire.h"
+#include "agent/crash_command.h"
 #include "agent/os/dump.h"
 #include "agent/os/io.h"
 #include "agent/os/privilege.h"
@@ -29,8 +30,7 @@
 struct broker {
     int fd;
     const char *policy_path;
-    const struct broker_settings *settings;
-    struct broker_logs logs;
+    const char *crash_file;
     struct policy policy;
     struct policy_hour hour;
     struct broker_request request;
@@ -343,20 +343,12 @@ static void read_io(struct broker *b)
     send_reply(b, 0, NULL);
 }
 
-/* The policy is read anew, as for a capture. */
-static void open_log(struct broker *b)
+static void remove_crash_handler(struct broker *b)
 {
     struct failure f = {0};
-    int fd = -1;
-    struct broker_log *out = &begin_reply(b, BROKER_OPEN_LOG, b->request.id)->body.log;
-    int e = policy_load(&b->policy, b->policy_path, &f);
-    if (!e)
-        e = broker_logs_open(&b->logs, b->settings, &b->policy, &b->request.body.log, out, &fd, &f);
-    b->reply.error = e;
-    if (e)
-        text_copy(b->reply.text, sizeof b->reply.text, f.text);
-    (void)os_message_send(b->fd, &b->reply, sizeof b->reply, fd, NULL);
-    close_fd(fd);
+    int e = crash_remove(b->crash_file, false, true, &f);
+    begin_reply(b, BROKER_CRASH_REMOVE, b->request.id);
+    send_reply(b, e, &f);
 }
 
 static void usage(struct broker *b)
@@ -386,6 +378,9 @@ static void serve(struct broker *b, int passed_fd)
         break;
     case BROKER_USAGE:
         usage(b);
+        break;
+    case BROKER_CRASH_REMOVE:
+        remove_crash_handler(b);
         break;
     case BROKER_BASE:
         take_base(b, &passed_fd);
@@ -428,7 +423,7 @@ int broker_run(int fd, void *context)
     b->fd = fd;
     b->base_fd = -1;
     b->policy_path = settings->policy_path;
-    b->settings = settings;
+    b->crash_file = settings->crash_file;
     b->job.cpu_percent = settings->capture_cpu_percent;
     os_costs_measure(&b->job.costs);
     int e = 0;

@@ -12,6 +12,7 @@
 
 struct broker_settings {
     const char *policy_path;
+    const char *crash_file;       /* what the crash handler reads */
     uint32_t capture_cpu_percent; /* of one core, for long streams; 0: no limit */
     const char *follow_logs;      /* patterns of log files that may be opened; NULL: none */
     const char *follow;           /* names of processes whose own logs may be */

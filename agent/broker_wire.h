@@ -33,8 +33,8 @@ enum broker_op {
     BROKER_STOP,    /* kill the worker that runs */
     BROKER_READ_IO, /* I/O counters of processes */
     BROKER_USAGE,   /* what the broker itself costs */
-    BROKER_BASE,    /* the descriptor that comes along is the page list for the next run */
-    BROKER_OPEN_LOG = 7 /* a descriptor comes with the reply */
+    BROKER_CRASH_REMOVE, /* take out the crash handler that the agent's setting put there */
+    BROKER_BASE          /* the descriptor that comes along is the page list for the next run */
 };
 
 struct broker_selector {

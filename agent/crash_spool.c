@@ -36,11 +36,8 @@ int crash_spool_open(struct crash_spool *spool, const char *path, struct failure
         close(fd);
         return fail_errno(f, err_from_errno(e), e, "cannot examine '%s'", path);
     }
-    *spool = (struct crash_spool){.fd = fd,
-                                  .table = -1,
-                                  .uid = st.st_uid,
-                                  .gid = st.st_gid,
-                                  .size_bytes = CRASH_SPOOL_BYTES};
+    *spool = (struct crash_spool){
+        .fd = fd, .table = -1, .uid = st.st_uid, .gid = st.st_gid, .size_bytes = CRASH_SPOOL_BYTES};
     text_copy(spool->path, sizeof spool->path, path);
     return 0;
 }
@@ -227,8 +224,8 @@ static const struct {
     const char *tail, *ending;
     bool packed;
 } endings[] = {
-    {".txt", "txt", false},     {".json", "json", false},     {".folded", "folded", false},
-    {".log", "log", false},     {".core.zst", "core", true},  {".full.zst", "full", true},
+    {".txt", "txt", false}, {".json", "json", false},    {".folded", "folded", false},
+    {".log", "log", false}, {".core.zst", "core", true}, {".full.zst", "full", true},
 };
 
 static bool as_evidence(const char *name, struct crash_spool_file *out)

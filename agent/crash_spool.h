@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The directory that crash handler and agent share, STATE/crash: what lies in it, and how much of it
- * there may be. It belongs to the agent's user; every file is 0600. Invariant: a crash whose marker
- * was made is in exactly one of: ID.begun (its handler lives, or has died), ID.pb (to be told), the
- * table's records (to be told), ID.told. Called by crash_handler and crashes.
+ * The directory that crash handler and agent share, STATE/crash: what lies in it, and how much of
+ * it there may be. It belongs to the agent's user; every file is 0600. Invariant: a crash whose
+ * marker was made is in exactly one of: ID.begun (its handler lives, or has died), ID.pb (to be
+ * told), the table's records (to be told), ID.told. Called by crash_handler and crashes.
  *
  *     ID.begun        made first of all, locked (flock(2)) while its handler lives; who it is
  *     ID.ENDING       evidence: txt, json, folded, log, core.zst (small), full.zst (all memory)

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Sites of crashes and the crashes that are only counted, in one file of fixed size whose blocks are
- * there before they are needed. Invariant: changed only under its lock, which nobody holds for
+ * Sites of crashes and the crashes that are only counted, in one file of fixed size whose blocks
+ * are there before they are needed. Invariant: changed only under its lock, which nobody holds for
  * longer than a few microseconds. Called by crash_handler (many at once) and crashes.
  */
 #include "agent/crash_spool.h"

@@ -8,7 +8,8 @@
 #include <string.h>
 
 #include "agent/agent.h"
-#include "agent/emit.h"
+#include "agent/crash_command.h"
+#include "agent/crash_handler.h"
 #include "common/log.h"
 #include "common/text.h"
 
@@ -62,8 +63,8 @@ static const struct command commands[] = {
      "trawl-agent join --collector collector.example --join TOKEN --name web-1"},
     {"self-test", agent_self_test, "what the agent costs here and what this host can give",
      "trawl-agent self-test -o json"},
-    {"emit", emit_nothing, "report an exception to the agent of this host ('emit --help')",
-     "trawl-agent emit --type backup-failed --message \"no space on /srv\" --tag job=nightly"},
+    {"crash-handler", NULL, "install, remove or show what the kernel runs at a crash",
+     "trawl-agent crash-handler install"},
     {"sample-config", print_sample, "print a commented settings file and policy file",
      "trawl-agent sample-config > /etc/trawl/agent.conf"},
     {"version", print_version, "print the version", "trawl-agent version"},
@@ -106,7 +107,7 @@ static int unknown_command(const char *name)
     const char *nearest = text_nearest(name, names);
     fprintf(stderr,
             "trawl-agent: unknown command '%s'%s%s%s; there are: run, join, self-test, "
-            "emit, sample-config, version, help\n",
+            "crash-handler, sample-config, version, help\n",
             name, nearest ? ", did you mean '" : "", nearest ? nearest : "", nearest ? "'" : "");
     return EXIT_USAGE;
 }
@@ -156,6 +157,9 @@ int main(int argc, char **argv)
         fprintf(stderr, "trawl-agent: too many arguments\n");
         return EXIT_USAGE;
     }
+    /* The kernel calls: no settings are read, there is no time. */
+    if (argc > 1 && strcmp(argv[1], "crash") == 0)
+        return crash_handler_main(argc, argv);
     for (int i = 0; i <= argc; i++)
         words[i] = argv[i];
     const char *name = command_flag(argc, words);
@@ -177,6 +181,9 @@ int main(int argc, char **argv)
         (void)print_help(NULL, NULL);
         return EXIT_USAGE;
     }
+    if (strcmp(name, "crash-handler") == 0)
+        return report(&f, crash_command(&settings, count, words, &f));
     const struct command *command = find_command(name);
-    return command ? report(&f, command->run(&settings, &f)) : unknown_command(name);
+    return command && command->run ? report(&f, command->run(&settings, &f))
+                                   : unknown_command(name);
 }

@@ -258,6 +258,7 @@ int agent_self_test(const struct settings *settings, struct failure *f)
     if (!t)
         return fail(f, ERR_NOMEM, "out of memory");
     t->settings = *settings;
+    t->settings.crash_handler = false;
     int e = make_directory(t->settings.state_dir, f);
     if (!e) {
         fprintf(stderr, "sampling for %d s...\n", WARM_SECONDS + SECONDS);

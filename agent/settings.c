@@ -9,6 +9,7 @@
 #include <string.h>
 #include <uv.h>
 
+#include "agent/crash_config.h"
 #include "agent/os/privilege.h"
 #include "agent/policy.h"
 #include "agent/spool.h"
@@ -55,13 +56,24 @@ static const struct conf_row rows[] = {
      "SIZE", "bytes of evidence sent per second at most", false},
     {"capture-cpu", CONF_U64, AT(capture_cpu_percent), 1, 100, "50", "PERCENT",
      "of one core, at most, while a core dump is read and packed", false},
+    {"crash-handler", CONF_BOOL, AT(crash_handler), 0, 0, "no", NULL,
+     "put the crash handler into the kernel's core pattern at start, take it out at stop", false},
+    {"crash-size", CONF_SIZE_BYTES, AT(crash_bytes), MIB, 1024 * 1024 * MIB, "64M", "SIZE",
+     "disk for evidence of crashes", false},
+    {"crash-core-max", CONF_SIZE_BYTES, AT(crash_core_bytes), MIB, 1024 * 1024 * MIB, "4G", "SIZE",
+     "largest whole core of a crash that is kept when somebody wants one", false},
+    {"crash-file", CONF_STRING, AT(crash_file), 0, 0, CRASH_CONFIG_PATH, "FILE",
+     "where the crash handler finds what it needs; only root may be able to write there", false},
     {"log-level", CONF_STRING, AT(log_level), 0, 0, "info", "LEVEL", "error, warn, info or debug",
      false},
     {"policy", CONF_STRING, AT(policy), 0, 0, POLICY_PATH, "FILE",
      "what the owner of this host allows", true},
     {"config", CONF_STRING, AT(config), 0, 0, "", "FILE",
      "settings file (default: " SETTINGS_FILE ", if there is one)", true},
-    {"format", CONF_STRING, AT(format), 0, 0, "table", "table|json", "output of self-test", true},
+    {"format", CONF_STRING, AT(format), 0, 0, "table", "table|json",
+     "output of self-test and of crash-handler status", true},
+    {"force", CONF_BOOL, AT(force), 0, 0, "no", NULL,
+     "crash-handler remove: also when somebody else has changed the core pattern", true},
 };
 #define ROWS (sizeof rows / sizeof rows[0])
 

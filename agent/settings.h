@@ -39,7 +39,13 @@ struct settings {
     char log_level[16];
     char policy[256];
     char config[256];
-    char format[16]; /* --self-test only */
+    char format[16]; /* of self-test and crash-handler status */
+    bool crash_handler;
+    uint64_t crash_bytes;
+    uint64_t crash_core_bytes;
+    char crash_file[256];
+    bool force;     /* crash-handler remove */
+    char root[256]; /* "", or the directory with the proc tree of a test */
 };
 
 /*

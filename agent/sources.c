@@ -4,11 +4,11 @@
 
 #include <stdlib.h>
 
-#include "agent/follow.h"
+#include "agent/crashes.h"
 #include "common/log.h"
 
 static const struct source table[] = {
-    {"logs", follow_open, follow_second, follow_close},
+    {"crashes", crashes_open, crashes_second, crashes_close},
     {NULL, NULL, NULL, NULL},
 };
 #define SOURCES (sizeof table / sizeof table[0])

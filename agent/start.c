@@ -9,6 +9,7 @@
 #include <string.h>
 
 #include "agent/broker.h"
+#include "agent/crash_command.h"
 #include "agent/join.h"
 #include "agent/os/privilege.h"
 #include "common/log.h"
@@ -70,23 +71,12 @@ static void add_cap(void *context, const char *name, bool available, const char 
     }
 }
 
-/* Where everybody may reach it, though only we can make it: before the privileges are gone. Without
- * it the agent runs all the same, and says so when it cannot listen there. */
-static void make_intake_dir(const struct settings *s)
+/* Without it, everything else still works. */
+static void install_crash_handler(const struct settings *s)
 {
-    char path[STATE_PATH_SIZE];
-    uv_fs_t request;
-    settings_intake(s, path, sizeof path);
-    if (strcmp(path, SETTINGS_INTAKE) != 0)
-        return;
-    bool is_made = uv_fs_mkdir(NULL, &request, SETTINGS_INTAKE_DIR, 0755, NULL) == 0;
-    uv_fs_req_cleanup(&request);
-    if (is_made) { /* whatever the umask says */
-        uv_fs_chmod(NULL, &request, SETTINGS_INTAKE_DIR, 0755, NULL);
-        uv_fs_req_cleanup(&request);
-    }
-    if (strcmp(s->user, "root") != 0)
-        (void)os_give_directory(SETTINGS_INTAKE_DIR, s->user, NULL);
+    struct failure f = {0};
+    if (crash_install(s, true, &f))
+        log_warn("crashes are not noticed by a crash handler: %s", f.text);
 }
 
 int agent_prepare(struct agent_start *start, const struct settings *s, bool with_broker,
@@ -95,6 +85,7 @@ int agent_prepare(struct agent_start *start, const struct settings *s, bool with
     static struct broker_settings broker; /* the broker's process keeps a copy of it */
     *start = (struct agent_start){.broker_fd = -1, .was_privileged = os_is_privileged()};
     broker.policy_path = s->policy;
+    broker.crash_file = s->crash_file;
     broker.capture_cpu_percent = (uint32_t)s->capture_cpu_percent;
     broker.follow_logs = s->follow_logs;
     broker.follow = s->follow;
@@ -106,6 +97,8 @@ int agent_prepare(struct agent_start *start, const struct settings *s, bool with
     if (e)
         return fail(f, e, "%s; choose another state directory with --state-dir", f->text);
     os_host_caps(start->was_privileged, add_cap, start);
+    if (s->crash_handler)
+        install_crash_handler(s);
     if (with_broker) {
         e = os_broker_fork(broker_run, &broker, &start->broker_fd, f);
         if (e)

@@ -9,6 +9,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "agent/crashes.h"
 #include "agent/link.h"
 #include "agent/upload.h"
 #include "common/log.h"
@@ -373,6 +374,12 @@ static void on_watching(void *context, bool on)
     sampler_set_watching(u->settings.sampler, on);
 }
 
+static void on_wants(void *context, const trawl_v1_Wants *wants)
+{
+    (void)context;
+    crashes_set_wants(wants);
+}
+
 static void on_session_ended(void *context, const struct failure *why)
 {
     struct uplink *u = context;
@@ -395,6 +402,7 @@ static void on_link_opened(void *owner, struct link *link)
         .epoch = u->settings.epoch,
         .welcomed = on_welcomed,
         .watching = on_watching,
+        .wants = on_wants,
         .ended = on_session_ended,
         .context = u,
     };

@@ -214,6 +214,10 @@ static void dispatch(struct uplink_session *s, const trawl_v1_CollectorMessage *
         if (s->settings.watching)
             s->settings.watching(s->settings.context, m->body.watching.on);
         break;
+    case trawl_v1_CollectorMessage_wants_tag:
+        if (s->settings.wants)
+            s->settings.wants(s->settings.context, &m->body.wants);
+        break;
     default:
         break; /* of a newer collector: not for us */
     }

@@ -22,8 +22,8 @@ int os_core_pattern_write(const char *root, const char *pattern, struct failure 
 bool os_core_pattern_has_pidfd(void);
 /*
  * Whether only root can change what `path` names: the file and every directory above it belong to
- * root and are writable by nobody else (a sticky directory, as /tmp, is not enough). ERR_DENIED with
- * the one that is not, ERR_NOTFOUND.
+ * root and are writable by nobody else (a sticky directory, as /tmp, is not enough). ERR_DENIED
+ * with the one that is not, ERR_NOTFOUND.
  */
 int os_check_only_root(const char *path, struct failure *f);
 

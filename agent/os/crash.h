@@ -60,7 +60,10 @@ int os_crash_take(const struct os_crash_arguments *arguments, const struct os_cr
                   struct failure *f);
 void os_crash_close(struct os_crash *crash);
 
-/* Of what is known without parsing anything: who, of what, when, where it stood. */
+/* "SIGSEGV", or "signal 64". */
+void os_signal_name(uint32_t signal, char *out, size_t size_bytes);
+/* Of what is known without parsing anything: who, of what, when, where it stood. Before
+ * os_crash_describe(), which sorts what was copied. */
 void os_crash_head(const struct os_crash *crash, struct os_exception *out);
 /* How long the process was kept by us, from our start to letting go. */
 uint64_t os_crash_held_us(const struct os_crash *crash);

@@ -79,9 +79,9 @@ static int start_program(struct os_chain *chain, const struct os_crash *c, const
     int e = errno;
     close(ends[0]);
     chain->fd = ends[1];
-    return chain->child < 0 ? fail_errno(f, err_from_errno(e), e, "cannot start '%s'",
-                                         name->words[0])
-                            : 0;
+    return chain->child < 0
+               ? fail_errno(f, err_from_errno(e), e, "cannot start '%s'", name->words[0])
+               : 0;
 }
 
 /* ---- the file ---- */
@@ -262,9 +262,9 @@ static void words_of(const struct os_crash *c, struct os_core_words *words,
         .host = host->nodename,
         .cpu = -1,
     };
-    words->uses_pid = proc_read("/proc/sys/kernel/core_uses_pid", data, sizeof data, &text, NULL) ==
-                          0 &&
-                      text.size_bytes > 0 && text.data[0] != '0';
+    words->uses_pid =
+        proc_read("/proc/sys/kernel/core_uses_pid", data, sizeof data, &text, NULL) == 0 &&
+        text.size_bytes > 0 && text.data[0] != '0';
 }
 
 static bool is_wanted(const struct os_crash *c, const char *pattern)

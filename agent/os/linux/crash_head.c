@@ -87,14 +87,19 @@ static void put_message(const struct os_crash *c, struct os_exception *out)
         text_copy(out->message, sizeof out->message, out->type);
 }
 
+void os_signal_name(uint32_t signal, char *out, size_t size_bytes)
+{
+    const char *name = signal < NSIG ? sigabbrev_np((int)signal) : NULL;
+    if (name)
+        (void)text_format(out, size_bytes, "SIG%s", name);
+    else
+        (void)text_format(out, size_bytes, "signal %u", signal);
+}
+
 static void put_signal(const struct os_crash *c, struct os_exception *out)
 {
-    const char *name = sigabbrev_np((int)c->arguments.signal);
     out->signal = c->arguments.signal;
-    if (name)
-        text_format(out->type, sizeof out->type, "SIG%s", name);
-    else
-        text_format(out->type, sizeof out->type, "signal %u", c->arguments.signal);
+    os_signal_name(c->arguments.signal, out->type, sizeof out->type);
     if (c->notes.has_info) {
         out->signal_code = c->notes.info.si_code;
         out->has_fault_address = has_address(&c->notes.info);

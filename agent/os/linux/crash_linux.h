@@ -63,7 +63,7 @@ struct os_crash {
     struct buf status, limits, cgroup; /* of /proc/PID, as they were; may be empty */
     int log_fds[CRASH_LOG_FILES];      /* regular files that it logged to; -1: none */
     char log_paths[CRASH_LOG_FILES][256];
-    struct buf assembled; /* stacks whose pages do not lie together in dump.copies */
+    struct buf assembled;          /* stacks whose pages do not lie together in dump.copies */
     char missing[OS_MISSING_SIZE]; /* what could not be read, and why */
 };
 

@@ -64,9 +64,8 @@ static void note_kept_out(struct os_crash *c)
         Elf64_Phdr p;
         memcpy(&p, c->core_head.data + e.e_phoff + i * sizeof p, sizeof p);
         if (is_own_memory(&p) && p.p_filesz == 0)
-            list[used++] = (struct area){.start = p.p_vaddr,
-                                         .end = p.p_vaddr + p.p_memsz,
-                                         .flags = AREA_DONT_DUMP};
+            list[used++] = (struct area){
+                .start = p.p_vaddr, .end = p.p_vaddr + p.p_memsz, .flags = AREA_DONT_DUMP};
     }
     c->dump.areas = (struct areas){list, used, used};
 }

@@ -23,8 +23,8 @@ static int check_header(const Elf64_Ehdr *e)
     return e->e_phoff < sizeof *e || e->e_phoff > CRASH_HEAD_MAX ? ERR_CORRUPT : 0;
 }
 
-/* The kernel counts more than 65,534 segments at the end of the file (PN_XNUM), which a pipe has not
- * brought yet: but the notes begin where the program headers end. */
+/* The kernel counts more than 65,534 segments at the end of the file (PN_XNUM), which a pipe has
+ * not brought yet: but the notes begin where the program headers end. */
 static int sum_segments(struct span head, const Elf64_Ehdr *e, struct crash_extent *out)
 {
     uint64_t count = (out->notes_offset - e->e_phoff) / sizeof(Elf64_Phdr);

@@ -201,8 +201,7 @@ int crash_check_identity(struct os_crash *c, struct failure *f)
         return fail(f, ERR_GONE, "pid %u ended while it was read", c->arguments.pid);
     (void)read_executable(c->arguments.pid, &device, &inode);
     if (device != c->exe_device || inode != c->exe_inode)
-        return fail(f, ERR_GONE, "pid %u changed its program while it was read",
-                    c->arguments.pid);
+        return fail(f, ERR_GONE, "pid %u changed its program while it was read", c->arguments.pid);
     return 0;
 }
 

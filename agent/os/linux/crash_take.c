@@ -75,8 +75,7 @@ static int read_head(struct os_crash *c, int fd, struct failure *f)
 
 static void *zeroed(size_t bytes)
 {
-    void *memory =
-        mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    void *memory = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     return memory == MAP_FAILED ? NULL : memory;
 }
 
@@ -138,8 +137,7 @@ static void fill_process(struct os_crash *c)
     /* Its arguments may hold secrets: the name has to do. */
     memcpy(p->arguments, n->name, sizeof n->name);
     if (n->auxv.size_bytes <= sizeof c->dump.auxv) {
-        memcpy(c->dump.auxv, n->auxv.data ? n->auxv.data : (const uint8_t *)"",
-               n->auxv.size_bytes);
+        memcpy(c->dump.auxv, n->auxv.data ? n->auxv.data : (const uint8_t *)"", n->auxv.size_bytes);
         c->dump.auxv_bytes = n->auxv.size_bytes;
     }
     if (!c->name[0])
