@@ -109,10 +109,10 @@ static void put_told(struct groups *groups, struct group_rows *rows, const trawl
 {
     if (e->id.size != sizeof e->id.bytes)
         return;
-    rows_put_u64(rows, keys_group_bytes('d', e->id.bytes), told);
+    group_rows_put_u64(rows, keys_group_bytes('d', e->id.bytes), told);
     if (before)
         return;
-    rows_put_text(rows, keys_group_told(groups_now_us(groups), e->id.bytes), "1");
+    group_rows_put_text(rows, keys_group_told(groups_now_us(groups), e->id.bytes), "1");
     groups->told++;
 }
 
@@ -134,7 +134,7 @@ static struct group *begin_group(struct groups *groups, const trawl_v1_Exception
     }
     *err = group ? 0 : ERR_NOMEM;
     if (group)
-        rows_put_text(rows, keys_group_bytes('s', signature->bytes), id);
+        group_rows_put_text(rows, keys_group_bytes('s', signature->bytes), id);
     return group;
 }
 
@@ -227,7 +227,7 @@ static void put_sample(struct group_rows *rows, const struct group *group,
     int err = codec_put_exception(&rows->bytes, e);
     if (err)
         rows->e = err;
-    rows_put(rows, keys_group_sample(group->record.id, slot));
+    group_rows_put(rows, keys_group_sample(group->record.id, slot));
 }
 
 static void put_quota(struct group_rows *rows, const char *host, const struct group_quota *quota)
@@ -235,7 +235,7 @@ static void put_quota(struct group_rows *rows, const char *host, const struct gr
     int e = group_quota_put(quota, &rows->bytes);
     if (e)
         rows->e = e;
-    rows_put(rows, keys_group('l', host));
+    group_rows_put(rows, keys_group('l', host));
 }
 
 static void say_incident(trawl_v1_Exception *e, const struct group *group,
@@ -270,8 +270,8 @@ static int take(struct groups *groups, struct lane *lane, struct counting *c, ui
     c->group = group;
     e->count = o.count;
     cache_touch(groups, group);
-    rows_put_group(rows, group);
-    rows_put_host(rows, group->record.id, &host->record);
+    group_rows_put_group(rows, group);
+    group_rows_put_host(rows, group->record.id, &host->record);
     if (c->decision.sample)
         put_sample(rows, group, e);
     if (c->decision.wanted)
@@ -339,7 +339,7 @@ int groups_count(struct groups *groups, struct host *host, trawl_v1_Exception *e
         free(rows);
         return c ? give_up(groups, c, ERR_NOMEM) : ERR_NOMEM;
     }
-    rows_init(rows);
+    group_rows_init(rows);
     int err = 0;
     bool again = e->seq <= lane->counted;
     c->told = again || e->count <= before ? before : e->count;
@@ -347,15 +347,15 @@ int groups_count(struct groups *groups, struct host *host, trawl_v1_Exception *e
         err = take(groups, lane, c, before, rows);
     if (!err && !again) {
         lane->counted = e->seq;
-        rows_put_u64(rows, keys_group_bytes('c', host->state_id), e->seq);
+        group_rows_put_u64(rows, keys_group_bytes('c', host->state_id), e->seq);
     }
     if (err)
         give_up(groups, c, err);
-    else if ((err = rows_commit(groups, rows, on_counted, c)) != 0)
+    else if ((err = group_rows_commit(groups, rows, on_counted, c)) != 0)
         counting_free(c); /* the chain is broken already */
     else
         fly(groups, c);
-    rows_done(rows);
+    group_rows_done(rows);
     free(rows);
     if (!err)
         cache_trim(groups);

@@ -39,7 +39,7 @@ static void put_action(struct group_rows *rows, const struct action *a)
         e = codec_put_exception(&rows->bytes, &a->exception);
     if (e)
         rows->e = e;
-    rows_put(rows, keys_group_bytes('p', a->exception.id.bytes));
+    group_rows_put(rows, keys_group_bytes('p', a->exception.id.bytes));
 }
 
 static int get_action(struct action *a, struct span in)
@@ -267,18 +267,18 @@ static void step_done(struct action *a, uint8_t done)
     if (!rows)
         return; /* the tick does it again */
     a->done = done;
-    rows_init(rows);
+    group_rows_init(rows);
     if (group && a->incident[0]) {
         add_incident(group, a->incident);
-        rows_put_group(rows, group);
+        group_rows_put_group(rows, group);
     }
     bool over = done == ACTION_WAITS && !a->wanted;
     if (over)
-        rows_delete(rows, keys_group_bytes('p', a->exception.id.bytes));
+        group_rows_delete(rows, keys_group_bytes('p', a->exception.id.bytes));
     else
         put_action(rows, a);
-    int e = rows_commit(groups, rows, on_chain_landed, groups);
-    rows_done(rows);
+    int e = group_rows_commit(groups, rows, on_chain_landed, groups);
+    group_rows_done(rows);
     free(rows);
     if (!e && over)
         action_free(a);
@@ -441,16 +441,16 @@ static void look_back(struct action *a)
     struct group_rows *rows = malloc(sizeof(*rows));
     if (!rows)
         return;
-    rows_init(rows);
+    group_rows_init(rows);
     bool again = group && (!incident || !was_given(a, incident));
     if (again) {
-        want_again(groups, group, a);
-        rows_put_group(rows, group);
+        want_again(group, a);
+        group_rows_put_group(rows, group);
         want_put(rows, group);
     }
-    rows_delete(rows, keys_group_bytes('p', a->exception.id.bytes));
-    int e = rows_commit(groups, rows, on_chain_landed, groups);
-    rows_done(rows);
+    group_rows_delete(rows, keys_group_bytes('p', a->exception.id.bytes));
+    int e = group_rows_commit(groups, rows, on_chain_landed, groups);
+    group_rows_done(rows);
     free(rows);
     if (e)
         return;

@@ -96,20 +96,21 @@ struct group_rows {
     struct buf bytes;
     int e; /* the first error; later calls do nothing */
 };
-void rows_init(struct group_rows *rows);
-void rows_done(struct group_rows *rows);
-void rows_delete(struct group_rows *rows, struct key key);
+void group_rows_init(struct group_rows *rows);
+void group_rows_done(struct group_rows *rows);
+void group_rows_delete(struct group_rows *rows, struct key key);
 /* Appends what stands in rows->bytes since the last row as the value of `key`. */
-void rows_put(struct group_rows *rows, struct key key);
-void rows_put_text(struct group_rows *rows, struct key key, const char *text);
-void rows_put_u64(struct group_rows *rows, struct key key, uint64_t value);
-void rows_put_group(struct group_rows *rows, const struct group *group); /* with its state */
-void rows_put_host(struct group_rows *rows, const char *id, const trawl_v1_GroupHost *host);
+void group_rows_put(struct group_rows *rows, struct key key);
+void group_rows_put_text(struct group_rows *rows, struct key key, const char *text);
+void group_rows_put_u64(struct group_rows *rows, struct key key, uint64_t value);
+void group_rows_put_group(struct group_rows *rows, const struct group *group); /* with its state */
+void group_rows_put_host(struct group_rows *rows, const char *id, const trawl_v1_GroupHost *host);
 /*
  * One link of the chain: fails unless every commit of the chain before it held. `done` is called
  * through groups_landed(). Takes nothing; rows can be freed afterwards.
  */
-int rows_commit(struct groups *groups, struct group_rows *rows, store_done_fn done, void *context);
+int group_rows_commit(struct groups *groups, struct group_rows *rows, store_done_fn done,
+                      void *context);
 /* To be called first in every `done` of the chain. */
 void groups_landed(struct groups *groups, const struct failure *why);
 

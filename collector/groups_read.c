@@ -209,8 +209,8 @@ static int forget_told(void *context, struct span key, struct span value)
         return 1;
     struct key row = {.size_bytes = key.size_bytes};
     memcpy(row.bytes, key.data, key.size_bytes);
-    rows_delete(f->rows, row);
-    rows_delete(f->rows, keys_group_bytes('d', key.data + 9));
+    group_rows_delete(f->rows, row);
+    group_rows_delete(f->rows, keys_group_bytes('d', key.data + 9));
     return ++f->count == FORGET_AT_ONCE - 2;
 }
 
@@ -226,14 +226,14 @@ static void forget_old(struct groups *groups)
     struct group_rows *rows = malloc(sizeof(*rows));
     if (!rows)
         return;
-    rows_init(rows);
+    group_rows_init(rows);
     struct forgetting f = {rows, groups_now_us(groups) - GROUPS_TOLD_US, over, 0};
     struct span from = {0};
     int e = kv_scan(groups->collector->store, KEYS_GROUPS_PART, from, span_str("e"), FORGET_AT_ONCE,
                     forget_told, &f);
-    if (e >= 0 && f.count && !rows_commit(groups, rows, on_forgotten, groups))
+    if (e >= 0 && f.count && !group_rows_commit(groups, rows, on_forgotten, groups))
         groups->told -= f.count;
-    rows_done(rows);
+    group_rows_done(rows);
     free(rows);
 }
 

@@ -8,14 +8,16 @@
 
 #include <string.h>
 
-void rows_init(struct group_rows *rows)
+#define BYTES_MAX (4u * 1024 * 1024)
+
+void group_rows_init(struct group_rows *rows)
 {
     rows->count = 0;
     rows->e = 0;
     buf_init(&rows->bytes, (size_t)ROWS_MAX * STORE_VALUE_MAX / 4);
 }
 
-void rows_done(struct group_rows *rows)
+void group_rows_done(struct group_rows *rows)
 {
     buf_done(&rows->bytes);
 }
@@ -31,12 +33,12 @@ static void add_op(struct group_rows *rows, enum store_op_type type, struct key 
     rows->ends[rows->count++] = rows->bytes.size_bytes;
 }
 
-void rows_put(struct group_rows *rows, struct key key)
+void group_rows_put(struct group_rows *rows, struct key key)
 {
     add_op(rows, STORE_PUT, key);
 }
 
-void rows_delete(struct group_rows *rows, struct key key)
+void group_rows_delete(struct group_rows *rows, struct key key)
 {
     add_op(rows, STORE_DELETE, key);
 }
@@ -47,30 +49,30 @@ static void check(struct group_rows *rows, int e)
         rows->e = e;
 }
 
-void rows_put_text(struct group_rows *rows, struct key key, const char *text)
+void group_rows_put_text(struct group_rows *rows, struct key key, const char *text)
 {
     check(rows, buf_append_str(&rows->bytes, text));
-    rows_put(rows, key);
+    group_rows_put(rows, key);
 }
 
-void rows_put_u64(struct group_rows *rows, struct key key, uint64_t value)
+void group_rows_put_u64(struct group_rows *rows, struct key key, uint64_t value)
 {
     check(rows, buf_append_u64(&rows->bytes, value));
-    rows_put(rows, key);
+    group_rows_put(rows, key);
 }
 
-void rows_put_group(struct group_rows *rows, const struct group *group)
+void group_rows_put_group(struct group_rows *rows, const struct group *group)
 {
     check(rows, codec_put_group(&rows->bytes, &group->record));
-    rows_put(rows, keys_group('g', group->record.id));
+    group_rows_put(rows, keys_group('g', group->record.id));
     check(rows, group_state_put(&group->state, &rows->bytes));
-    rows_put(rows, keys_group('x', group->record.id));
+    group_rows_put(rows, keys_group('x', group->record.id));
 }
 
-void rows_put_host(struct group_rows *rows, const char *id, const trawl_v1_GroupHost *host)
+void group_rows_put_host(struct group_rows *rows, const char *id, const trawl_v1_GroupHost *host)
 {
     check(rows, codec_put_group_host(&rows->bytes, host));
-    rows_put(rows, keys_group_host(id, host->host));
+    group_rows_put(rows, keys_group_host(id, host->host));
 }
 
 /* ---- the chain ---- */
@@ -84,7 +86,7 @@ static void link_up(struct groups *groups, struct group_rows *rows)
     } else {
         add_op(rows, STORE_EXPECT_ABSENT, key);
     }
-    rows_put_u64(rows, key, groups->version + 1);
+    group_rows_put_u64(rows, key, groups->version + 1);
 }
 
 static void place_values(struct group_rows *rows)
@@ -103,7 +105,8 @@ static void break_chain(struct groups *groups)
         cache_forget(groups);
 }
 
-int rows_commit(struct groups *groups, struct group_rows *rows, store_done_fn done, void *context)
+int group_rows_commit(struct groups *groups, struct group_rows *rows, store_done_fn done,
+                      void *context)
 {
     link_up(groups, rows);
     place_values(rows);

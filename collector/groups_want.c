@@ -107,9 +107,9 @@ void want_put(struct group_rows *rows, const struct group *group)
 {
     struct key key = keys_group('w', group->record.id);
     if (group->record.want_left)
-        rows_put_text(rows, key, "1");
+        group_rows_put_text(rows, key, "1");
     else
-        rows_delete(rows, key);
+        group_rows_delete(rows, key);
 }
 
 void want_changed(struct groups *groups, const struct group *group)
@@ -181,12 +181,12 @@ static int store_change(struct groups *groups, struct group *group, bool wants, 
     if (!e) {
         *c = (struct changing){.groups = groups, .wants = wants, .done = done, .context = context};
         text_copy(c->id, sizeof c->id, group->record.id);
-        rows_init(rows);
-        rows_put_group(rows, group);
+        group_rows_init(rows);
+        group_rows_put_group(rows, group);
         if (wants)
             want_put(rows, group);
-        e = rows_commit(groups, rows, on_changed, c);
-        rows_done(rows);
+        e = group_rows_commit(groups, rows, on_changed, c);
+        group_rows_done(rows);
     }
     free(rows);
     if (e)
