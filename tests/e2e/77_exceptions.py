@@ -360,9 +360,9 @@ def an_incident_opened_by_itself_has_the_evidence_of_each_crash():
 
 @case
 def the_evidence_has_the_frames_of_a_conventional_core():
-    for x in expected.values():
-        if not getattr(x, "files", None):
-            continue
+    fetched = [x for x in expected.values() if getattr(x, "files", None)]
+    check(fetched, "there is no evidence to compare")
+    for x in fetched:
         program = x.e["executable"]
         with open(x.files[".json"][0]) as f:
             evidence = json.load(f)

@@ -10,6 +10,7 @@ import shutil
 import signal
 import stat
 import subprocess
+import tempfile
 import threading
 import time
 
@@ -78,14 +79,17 @@ class Handler:
     """trawl-agent as the kernel's crash handler, for the agent with this state directory."""
 
     def __init__(self, agent):
-        self.state = agent.directory + "/state"
+        # Only what nobody but root can change may become the kernel's program.
+        self.directory = tempfile.mkdtemp(prefix="trawl-crash-", dir="/run")
+        self.program = shutil.copy(BIN + "/trawl-agent", self.directory)
+        self.settings = ["--state-dir", agent.directory + "/state", "--crash-file", self.directory + "/crash.conf"]
         atexit.register(self.remove)
         self.installed = False
         self.run("install")
         self.installed = True
 
     def run(self, verb):
-        done = subprocess.run([BIN + "/trawl-agent", "crash-handler", verb, "--state-dir", self.state],
+        done = subprocess.run([self.program, "crash-handler", verb, *self.settings],
                               capture_output=True, text=True)
         check(done.returncode == 0, "crash-handler %s: %s" % (verb, done.stderr))
         return done
@@ -94,6 +98,7 @@ class Handler:
         if self.installed:
             self.installed = False
             self.run("remove")
+        shutil.rmtree(self.directory, ignore_errors=True)
 
 
 class Follower(threading.Thread):
