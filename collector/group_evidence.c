@@ -197,9 +197,9 @@ static const char *reason_for(const struct group_state *state, const struct grou
                 o->exception->source == trawl_v1_ExceptionSource_FAULT_LINE ||
                 o->exception->source == trawl_v1_ExceptionSource_UNIT_RESULT ||
                 o->exception->source == trawl_v1_ExceptionSource_PROCESS_EXIT;
-    if (change->is_new)
+    if (change->is_new && state->evidence_left)
         return "new";
-    if (change->regressed)
+    if (change->regressed && state->evidence_left)
         return "regressed";
     if (change->spreads)
         return "spreading";

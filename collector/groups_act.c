@@ -284,11 +284,15 @@ static void step_done(struct action *a, uint8_t done)
         action_free(a);
 }
 
+static void order_around(struct action *a);
+
 static void on_captured(void *context, const struct failure *why)
 {
     struct storing *s = context;
     struct groups *groups = s->groups;
     struct action *a = find_action(groups, s->exception);
+    uint8_t exception[16];
+    memcpy(exception, s->exception, sizeof exception);
     free(s);
     if (!a)
         return;
@@ -303,6 +307,9 @@ static void on_captured(void *context, const struct failure *why)
     if (groups->broken)
         return; /* it is read anew: the capture is found by its request_id */
     step_done(a, a->done + 1);
+    a = groups->broken ? NULL : find_action(groups, exception);
+    if (a && !a->busy && a->done == ACTION_FIRST) /* at once: else the incident could end between */
+        order_around(a);
 }
 
 static void capture(struct action *a, const trawl_v1_CaptureRequest *r)

@@ -9,6 +9,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "collector/group_report.h"
+#include "collector/groups.h"
 #include "collector/incident.h"
 #include "collector/incident_store.h"
 #include "collector/ingest.h"
@@ -28,7 +30,9 @@ struct gathered {
     trawl_v1_Target *targets;
     trawl_v1_Artifact *artifacts;
     trawl_v1_Event *events;
-    size_t target_count, artifact_count, event_count;
+    trawl_v1_Group *group; /* NULL: no exception opened it */
+    trawl_v1_Exception *samples;
+    size_t target_count, artifact_count, event_count, sample_count;
 };
 
 /* Grows a list by doubling; NULL when there is no memory. */
@@ -79,6 +83,53 @@ static int compare_events(const void *a, const void *b)
     return (x > y) - (x < y);
 }
 
+/* A sample in the incident's time is in its timeline, too. */
+static int gather_sample(void *context, const trawl_v1_Exception *sample)
+{
+    struct gathered *g = context;
+    const trawl_v1_Incident *i = &g->incident->record;
+    if (g->sample_count == GROUP_SAMPLES_MAX)
+        return 1;
+    g->samples[g->sample_count++] = *sample;
+    if (sample->wall_us < i->from_us || sample->wall_us > i->to_us + TIMELINE_AFTER_US)
+        return 0;
+    trawl_v1_Event event = {.wall_us = sample->wall_us, .pid = sample->pid};
+    text_copy(event.host, sizeof event.host, sample->host);
+    text_copy(event.process, sizeof event.process, sample->process);
+    group_exception_line(sample, event.text, sizeof event.text);
+    return gather_event(g, &event);
+}
+
+static int compare_samples(const void *a, const void *b)
+{
+    const trawl_v1_Exception *x = a, *y = b;
+    return (x->wall_us < y->wall_us) - (x->wall_us > y->wall_us);
+}
+
+/* A group that cannot be read leaves the report without it. */
+static int gather_group(struct gathered *g)
+{
+    struct groups *groups = g->collector->groups;
+    const char *wanted = g->incident->record.group;
+    char id[16];
+    struct failure ignored;
+    if (!wanted[0] || groups_find(groups, wanted, id, &ignored))
+        return 0;
+    g->group = malloc(sizeof(*g->group));
+    g->samples = calloc(GROUP_SAMPLES_MAX, sizeof(*g->samples));
+    if (!g->group || !g->samples)
+        return ERR_NOMEM;
+    if (groups_get(groups, id, g->group)) {
+        free(g->group);
+        g->group = NULL;
+        return 0;
+    }
+    /* What a merge moved away keeps its samples: they are what the incident was opened for. */
+    groups_each_sample(groups, wanted, gather_sample, g);
+    qsort(g->samples, g->sample_count, sizeof(*g->samples), compare_samples);
+    return 0;
+}
+
 static int gather_events(struct gathered *g, struct failure *f)
 {
     const trawl_v1_Incident *i = &g->incident->record;
@@ -101,6 +152,8 @@ static void done(struct gathered *g)
     free(g->targets);
     free(g->artifacts);
     free(g->events);
+    free(g->group);
+    free(g->samples);
 }
 
 static int gather(struct gathered *g, struct failure *f)
@@ -111,7 +164,8 @@ static int gather(struct gathered *g, struct failure *f)
     int e = incident_read(g->collector->incidents, g->incident, &rows);
     if (e)
         return fail(f, e, "incident %s cannot be read: %s", g->incident->record.id, err_text(e));
-    return gather_events(g, f);
+    e = gather_group(g);
+    return e ? fail(f, e, "out of memory") : gather_events(g, f);
 }
 
 /* ---- sending parts ---- */
@@ -192,9 +246,17 @@ static int send_lines(struct call *call, struct span text)
 static int send_report(struct call *call, const struct gathered *g)
 {
     struct clock *clock = call->collector->clock;
-    struct report_input in = {&g->incident->record, g->targets,           g->target_count,
-                              g->artifacts,         g->artifact_count,    g->events,
-                              g->event_count,       clock->wall_us(clock)};
+    struct report_input in = {&g->incident->record,
+                              g->targets,
+                              g->target_count,
+                              g->artifacts,
+                              g->artifact_count,
+                              g->events,
+                              g->event_count,
+                              clock->wall_us(clock),
+                              g->group,
+                              g->samples,
+                              g->sample_count};
     struct buf text;
     buf_init(&text, REPORT_MAX_BYTES);
     int e = send_stacks(call, &in);

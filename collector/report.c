@@ -8,6 +8,7 @@
 #include <inttypes.h>
 #include <string.h>
 
+#include "collector/group_report.h"
 #include "collector/incident.h"
 #include "common/text.h"
 
@@ -405,9 +406,39 @@ static void put_missing(const struct report_input *in, struct buf *out)
     }
 }
 
+/* ---- of an exception ---- */
+
+static void put_exception(const struct report_input *in, struct buf *out)
+{
+    const trawl_v1_Group *g = in->group;
+    if (!g)
+        return;
+    buf_printf(out, "\nException %s (%s%s): ", g->id, group_state_name(g->state),
+               g->spreading ? ", spreading" : "");
+    safe(out, g->type);
+    buf_append_str(out, " in ");
+    safe(out, g->process);
+    buf_printf(out, "\n  %" PRIu64 " on %u host%s, first ", g->count, g->hosts,
+               g->hosts == 1 ? "" : "s");
+    when(out, g->first_us);
+    buf_append_str(out, ", last ");
+    when(out, g->last_us);
+    buf_printf(out, "; trawl group %s\n", g->id);
+    if (!in->sample_count)
+        return;
+    const trawl_v1_Exception *first = &in->samples[in->sample_count - 1];
+    buf_append_str(out, "  ");
+    safe(out, first->message[0] ? first->message : first->type);
+    buf_append_str(out, ", on ");
+    safe(out, first->host);
+    buf_append_str(out, "\n");
+    group_report_frames(first->frames, first->frames_count, out);
+}
+
 int report_text(const struct report_input *in, struct buf *out)
 {
     put_head(out, in->incident);
+    put_exception(in, out);
     put_targets(in, out);
     put_stacks(in, out);
     put_timeline(in, out);

@@ -18,6 +18,9 @@ struct report_input {
     const trawl_v1_Event *events; /* by time, collector time */
     size_t event_count;
     int64_t now_us;
+    const trawl_v1_Group *group;       /* of an incident that an exception opened; NULL: none */
+    const trawl_v1_Exception *samples; /* of the group, newest first */
+    size_t sample_count;
 };
 
 /* Equal stacks of all hosts counted together, most threads first. Returns how many were filled. */

@@ -73,6 +73,7 @@ class Crashing(FakeAgent):
     def again(self):
         """What the collector does not hold yet, from its own word on."""
         with self.lock:
+            self.events = max(self.events, self.welcome.last_event)
             for e in self.kept:
                 if e.seq > self.welcome.last_event:
                     self.send(exception=e)
