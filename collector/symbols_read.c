@@ -168,7 +168,7 @@ static void say_missing(const struct symbols_reader *r, char out[SYMBOLS_MISSING
         text_format(out, SYMBOLS_MISSING_SIZE, "%u units of its debug information are damaged",
                     r->bad_units);
     else if (!symbols_build_lines(r->build))
-        text_copy(out, SYMBOLS_MISSING_SIZE, "no lines: its .debug file would have them");
+        text_copy(out, SYMBOLS_MISSING_SIZE, "its .debug file would have lines");
 }
 
 static int write_table(struct symbols_reader *r, struct span build_id, symbols_write_fn write,

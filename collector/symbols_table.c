@@ -136,6 +136,22 @@ struct entry {
     uint32_t text, line; /* name, or file with its line */
 };
 
+/* As span_take_varint(), for the one place where it is most of the work. */
+static inline int take_number(struct span *s, uint64_t *out)
+{
+    uint64_t value = 0;
+    for (unsigned i = 0; i < 10 && i < s->size_bytes; i++) {
+        value |= (uint64_t)(s->data[i] & 127) << (7 * i);
+        if (s->data[i] < 128) {
+            s->data += i + 1;
+            s->size_bytes -= i + 1;
+            *out = value;
+            return 0;
+        }
+    }
+    return ERR_CORRUPT;
+}
+
 struct entries {
     struct span rest;
     struct entry now; /* the one before the next */
@@ -154,17 +170,17 @@ static int open_entries(struct entries *e, struct span page, uint64_t first, boo
 
 static int next_line(struct entries *e, uint64_t *delta)
 {
-    uint64_t head, file;
-    int64_t line;
-    if (span_take_varint(&e->rest, &head) || span_take_zigzag(&e->rest, &line))
+    uint64_t head, file, raw;
+    if (take_number(&e->rest, &head) || take_number(&e->rest, &raw))
         return ERR_CORRUPT;
+    int64_t line = raw & 1 ? -(int64_t)(raw >> 1) - 1 : (int64_t)(raw >> 1);
     if (line < -(int64_t)e->now.line || line > (int64_t)UINT32_MAX - e->now.line)
         return ERR_CORRUPT;
     e->now.line = (uint32_t)((int64_t)e->now.line + line);
     *delta = head >> 1;
     if (head & 1)
         return 0;
-    if (span_take_varint(&e->rest, &file) || file > UINT32_MAX)
+    if (take_number(&e->rest, &file) || file > UINT32_MAX)
         return ERR_CORRUPT;
     e->now.text = (uint32_t)file;
     return 0;
@@ -180,8 +196,7 @@ static int next_entry(struct entries *e)
         if (next_line(e, &delta))
             return ERR_CORRUPT;
     } else {
-        if (span_take_varint(&e->rest, &delta) || span_take_varint(&e->rest, &name) ||
-            name > UINT32_MAX)
+        if (take_number(&e->rest, &delta) || take_number(&e->rest, &name) || name > UINT32_MAX)
             return ERR_CORRUPT;
         e->now.text = (uint32_t)name;
     }
