@@ -5,6 +5,8 @@
  */
 #include "cli/render_symbols.h"
 
+#include <string.h>
+
 #include "cli/cli.h"
 #include "cli/jsonl.h"
 #include "common/text.h"
@@ -30,6 +32,16 @@ static struct sum sum_up(const struct symbols_files *files)
 
 /* ---- what became of the files ---- */
 
+/* The collector's sentence begins with the file's name, which stands in front of it already. */
+static const char *text_of(const struct symbols_file *file)
+{
+    const char *slash = strrchr(file->path, '/'), *name = slash ? slash + 1 : file->path;
+    size_t length = strlen(name);
+    bool repeats = strncmp(file->text, name, length) == 0 && file->text[length] == ':' &&
+                   file->text[length + 1] == ' ';
+    return repeats ? file->text + length + 2 : file->text;
+}
+
 static int put_file(const struct symbols_file *file, bool color, struct buf *out)
 {
     static const enum render_style styles[] = {RENDER_WARN, RENDER_GOOD, RENDER_DIM, RENDER_BAD};
@@ -43,7 +55,7 @@ static int put_file(const struct symbols_file *file, bool color, struct buf *out
     if (r == 0 && file->text[0])
         r = buf_append_str(out, ": ");
     if (r == 0 && file->text[0])
-        r = render_styled(out, RENDER_PLAIN, color, file->text, 0);
+        r = render_styled(out, RENDER_PLAIN, color, text_of(file), 0);
     return r ? r : buf_append_byte(out, '\n');
 }
 
