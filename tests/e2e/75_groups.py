@@ -5,12 +5,13 @@ wishes, limits. Agents are made of Python with the stock client, so that they ca
 import hashlib
 import os
 import random
+import subprocess
 import threading
 import time
 
 import grpc
 
-from trawltest import (Collector, FakeAgent, Person, case, check, check_equal, main, pb, wait_for)
+from trawltest import (TMP, Collector, FakeAgent, Person, case, check, check_equal, main, pb, wait_for)
 
 c = Collector("--evidence-host-hour", "10000", "--evidence-fleet-hour", "10000", "--incidents-hour", "10000",
               "--groups-host-hour", "1000")
@@ -460,6 +461,98 @@ def an_exception_that_breaks_the_rules_ends_the_connection_and_counts_nothing():
     wait_for(lambda: a.error, "the connection ends")
     check("impossible time" in a.error.details(), a.error.details())
     check_equal(groups("rules-1"), [])
+
+
+# ---- names that come later ----
+
+def build_program(name, lines):
+    """A program with these functions; its path, its build-id, and where each function stands."""
+    path = os.path.join(TMP, name)
+    with open(path + ".c", "w") as f:
+        f.write(lines)
+    subprocess.check_call(["gcc", "-g", "-O0", "-Wl,--build-id=sha1", "-o", path, path + ".c"])
+    notes = subprocess.check_output(["readelf", "-n", path], text=True)
+    build_id = bytes.fromhex(notes.split("Build ID:")[1].split()[0])
+    symbols = subprocess.check_output(["nm", path], text=True)
+    places = {line.split()[2]: int(line.split()[0], 16) for line in symbols.splitlines() if len(line.split()) == 3}
+    return path, build_id, places
+
+
+def add_symbols(path):
+    def pieces():
+        with open(path, "rb") as f:
+            data = f.read()
+        for at in range(0, len(data), 32760):
+            piece = pb.SymbolPiece(name=os.path.basename(path), data=data[at:at + 32760])
+            piece.last = at + 32760 >= len(data)
+            if at == 0:
+                piece.size_bytes = len(data)
+            yield piece
+    call = developer.channel.stream_unary("/trawl.v1.Operations/SymbolsAdd",
+                                          request_serializer=pb.SymbolPiece.SerializeToString,
+                                          response_deserializer=pb.SymbolFile.FromString)
+    reply = call(pieces(), timeout=30)
+    check(reply.kept, reply.text)
+
+
+def unnamed(program, names, **more):
+    """A crash of the program with nothing but offsets."""
+    _, build_id, places = program
+    e = crash((), build_id=build_id, process="till", executable="/usr/bin/till", **more)
+    del e.frames[:]
+    for name in names:
+        e.frames.append(pb.Frame(module="till", build_id=build_id, offset=places[name] + 5))
+    return e
+
+
+@case
+def groups_of_two_builds_become_one_when_symbols_come():
+    text = "int pad%d(void) { return 1; }\nint price(void) { return 2; }\nint main(void) { return price(); }\n"
+    one = build_program("till-1", text % 1)
+    two = build_program("till-2", "int more(void) { return 3; }\n" + text % 2)
+    a, b = agent("names-1", role="names"), agent("names-2", role="names")
+    a.tell(unnamed(one, ["price", "main"]), unnamed(one, ["price", "main"], count=4)).settled()
+    b.tell(unnamed(two, ["price", "main"], count=2), unnamed(two, ["price", "main"])).settled()
+    a.tell(unnamed(two, ["price", "main"])).settled()
+    before = {g.count: g for g in groups("role=names")}
+    check_equal(sorted(before), [4, 5], "two builds are two groups")
+    add_symbols(one[0])
+    add_symbols(two[0])
+    wait_for(lambda: len(groups("role=names")) == 1, "one group")
+    g = group_of("role=names", merged_into="")
+    check_equal((g.id, g.count, g.hosts), (before[5].id, 9, 2))
+    check_equal([f.function for f in g.frames], ["price", "main"])
+    check_equal(sorted(v.count for v in g.versions), [4, 5])
+    shown = parts(before[4].id)
+    check_equal(shown[0].group.id, g.id, "the old ID leads to it")
+    check_equal(sorted(p.host.count for p in shown if p.WhichOneof("body") == "host"), [3, 6])
+    check_equal(sum(e.count for e in exceptions(selector="role=names")), 9)
+    a.tell(unnamed(two, ["price", "main"])).settled()
+    check_equal(group_of("role=names", merged_into="").count, 10)
+    check_equal(group_of("role=names", id=before[4].id).merged_into, g.id)
+    a.disconnect()
+    b.disconnect()
+
+
+@case
+def a_group_that_names_tell_apart_is_split_and_later_ones_go_right():
+    names = ["g_log_it", "f1", "f2", "f3", "f4", "left", "right", "main"]
+    text = "".join("int %s(void) { return %d; }\n" % (n, i) for i, n in enumerate(names))
+    program = build_program("till-3", text)
+    common = ["g_log_it", "f1", "f2", "f3", "f4"]
+    a = agent("split-1")
+    a.tell(unnamed(program, common + ["left"]), unnamed(program, common + ["right"])).settled()
+    old = group_of("split-1")
+    check_equal(old.count, 2)
+    add_symbols(program[0])
+    wait_for(lambda: group_of("split-1", id=old.id).frames[0].function == "f1", "the group has its names")
+    a.tell(unnamed(program, common + ["right"]), unnamed(program, common + ["left"])).settled()
+    found = {g.id: g for g in groups("split-1")}
+    check_equal(len(found), 2)
+    check_equal(found[old.id].count, 3, "what was counted stays, and what is like its first one comes to it")
+    new = found[[i for i in found if i != old.id][0]]
+    check_equal((new.count, new.split_from, new.frames[4].function), (1, old.id, "right"))
+    a.disconnect()
 
 
 # ---- limits over restarts ----

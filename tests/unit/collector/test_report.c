@@ -65,7 +65,14 @@ static struct report_input example(void)
     events[0].wall_us = incident.created_us;
     PUT(events[0].host, "web-2");
     PUT(events[0].text, "process 'redis-server' started");
-    return (struct report_input){&incident, targets, 3, artifacts, 2, events, 1, incident.to_us};
+    return (struct report_input){.incident = &incident,
+                                 .targets = targets,
+                                 .target_count = 3,
+                                 .artifacts = artifacts,
+                                 .artifact_count = 2,
+                                 .events = events,
+                                 .event_count = 1,
+                                 .now_us = incident.to_us};
 }
 
 static const char *text_of(const struct report_input *in, struct buf *b)
@@ -207,5 +214,37 @@ TEST(an_incident_without_anything_is_said_as_that)
     CHECK(strstr(text, "Hosts") != NULL);
     CHECK(strstr(text, "Missing") == NULL);
     CHECK(strstr(text, "Commonest") == NULL);
+    buf_done(&b);
+}
+
+TEST(an_incident_of_an_exception_names_its_group_counts_and_frames)
+{
+    static trawl_v1_Group group;
+    static trawl_v1_Exception samples[2];
+    struct report_input in = example();
+    struct buf b;
+    PUT(group.id, "G-7F2QK");
+    PUT(group.type, "SIGSEGV");
+    PUT(group.process, "shop");
+    group.state = trawl_v1_GroupState_GROUP_REGRESSED;
+    group.count = 1234;
+    group.hosts = 3;
+    PUT(samples[0].message, "a later one");
+    PUT(samples[1].message, "segfault at \x1b[31m0");
+    samples[1].frames_count = 2;
+    PUT(samples[1].frames[0].function, "price");
+    PUT(samples[1].frames[0].file, "shop.c");
+    samples[1].frames[0].line = 7;
+    PUT(samples[1].frames[1].module, "shop");
+    samples[1].frames[1].offset = 0x1234;
+    in.group = &group;
+    in.samples = samples;
+    in.sample_count = 2;
+    const char *text = text_of(&in, &b);
+    CHECK(strstr(text, "Exception G-7F2QK (regressed): SIGSEGV in shop") != NULL);
+    CHECK(strstr(text, "1234 on 3 hosts") != NULL);
+    CHECK(strstr(text, "#0  price at shop.c:7") != NULL);
+    CHECK(strstr(text, "#1  shop+0x1234") != NULL);
+    CHECK(strstr(text, "a later one") == NULL && strchr(text, '\x1b') == NULL);
     buf_done(&b);
 }
