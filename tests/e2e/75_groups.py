@@ -557,36 +557,98 @@ def a_group_that_names_tell_apart_is_split_and_later_ones_go_right():
 
 # ---- limits over restarts ----
 
-@case
-def limits_hold_over_a_restart_and_are_said():
-    global admin, sre, developer, c
-    c.stop()
-    before = c
-    c = Collector("--evidence-host-hour", "2", "--groups-host-hour", "4", "--incidents-hour", "3", name="limited")
-    admin, sre, developer = c.person("admin"), c.person("sre"), c.person("developer")
-    a = agent("limit-1")
-    a.tell(crash(("l1", "main")), crash(("l2", "main")), crash(("l3", "main"))).settled()
-    check_equal(sorted(g.evidence for g in groups()), [0, 1, 1])
-    noted = [g for g in groups() if not g.evidence][0]
-    check("evidence-host-hour" in noted.note, noted.note)
+class Another:
+    """A collector with other settings, for a while."""
+
+    def __init__(self, name, *arguments):
+        self.name, self.arguments = name, arguments
+
+    def __enter__(self):
+        global admin, sre, developer, c
+        self.before = c, admin, sre, developer
+        c = Collector(*self.arguments, name=self.name)
+        admin, sre, developer = c.person("admin"), c.person("sre"), c.person("developer")
+        return c
+
+    def __exit__(self, *_):
+        global admin, sre, developer, c
+        c.stop()
+        c, admin, sre, developer = self.before
+
+
+def restart(*agents):
     c.kill()
-    a.reader.join(10)
+    for a in agents:
+        a.reader.join(10)
     c.start()
     for p in (admin, sre, developer):
         p.reconnect()
-    a.connect()
-    a.tell(crash(("l4", "main")), *[crash(("m%d" % i, "main")) for i in range(6)]).settled()
-    check_equal(sum(g.evidence for g in groups()), 2, "evidence after the restart")
-    various = group_of("limit-1", type="various")
-    check_equal(various.count, 6)
-    check("groups-host-hour" in various.note, various.note)
-    other = agent("limit-2")
-    other.tell(crash(("n1", "main")), crash(("n2", "main"))).settled()
-    check_equal(sum(g.evidence for g in groups("limit-2")), 1, "the fleet's limit of incidents")
-    a.disconnect()
-    other.disconnect()
-    c.stop()
-    c = before
+    for a in agents:
+        a.connect()
+
+
+@case
+def limits_hold_over_a_restart_and_are_said():
+    with Another("limited", "--evidence-host-hour", "2", "--groups-host-hour", "4", "--incidents-hour", "3"):
+        a = agent("limit-1")
+        a.tell(crash(("l1", "main")), crash(("l2", "main")), crash(("l3", "main"))).settled()
+        check_equal(sorted(g.evidence for g in groups()), [0, 1, 1])
+        noted = [g for g in groups() if not g.evidence][0]
+        check("evidence-host-hour" in noted.note, noted.note)
+        restart(a)
+        a.tell(crash(("l4", "main")), *[crash(("m%d" % i, "main")) for i in range(6)]).settled()
+        check_equal(sum(g.evidence for g in groups()), 2, "evidence after the restart")
+        various = group_of("limit-1", type="various")
+        check_equal(various.count, 6)
+        check("groups-host-hour" in various.note, various.note)
+        other = agent("limit-2")
+        other.tell(crash(("n1", "main")), crash(("n2", "main"))).settled()
+        check_equal(sum(g.evidence for g in groups("limit-2")), 1, "the fleet's limit of incidents")
+        a.disconnect()
+        other.disconnect()
+
+
+@case
+def what_is_important_opens_an_incident_whatever_was_gathered():
+    with Another("important", "--evidence", "0", "--important-units", "pay*.service", "--important-units", "till"):
+        usual, labelled = agent("usual-1"), agent("labelled-1", important="yes")
+        usual.tell(crash(("i1", "main"))).settled()
+        check_equal((group_of("usual-1").evidence, list(group_of("usual-1").incidents)), (0, []))
+        usual.tell(crash(("i2", "main"), unit="payment.service"), crash(("i3", "main"), process="till")).settled()
+        labelled.tell(crash(("i4", "main"))).settled()
+        check_equal(sum(g.evidence for g in groups()), 3)
+        wait_for(lambda: sum(len(g.incidents) for g in groups()) == 3, "their incidents")
+        usual.disconnect()
+        labelled.disconnect()
+
+
+@case
+def a_full_store_refuses_and_what_is_sent_again_counts_once():
+    with Another("full", "--records-max", "64M", "--groups-host-hour", "100000", "--evidence", "0") as full:
+        a = agent("full-1")
+        for i in range(16000):  # each a group of its own, until there is no room
+            a.tell(crash(("full_%d" % i,) + tuple("filler_%d_%s" % (i, "x" * 90) for _ in range(20))))
+            if a.error:
+                break
+        wait_for(lambda: a.error or a.events >= a.seq, "the connection ends, or all is taken", 60)
+        check(a.error is not None, "the store was to become full before all were taken")
+        check("store" in a.error.details(), a.error.details())
+        counted = sum(g.count for g in groups())
+        check(a.events <= counted < a.seq, "acknowledged %d, counted %d, sent %d" % (a.events, counted, a.seq))
+        full.arguments[1] = "1G"
+        a.channel.close()
+        full.kill()
+        a.reader.join(10)
+        full.start()
+        for p in (admin, sre, developer):
+            p.reconnect()
+        check_equal(sum(g.count for g in groups()), counted, "after the restart")
+        a.connect()
+        a.again()
+        wait_for(lambda: a.error or a.events >= a.seq, "all taken", 60)
+        a.settled()
+        check_equal(sum(g.count for g in groups()), a.seq)
+        a.disconnect()
 
 
 main()
