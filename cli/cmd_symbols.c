@@ -209,7 +209,7 @@ static int send_file(struct add *a, struct symbols_file *file, struct failure *f
     }
     for (unsigned i = 0; i < ATTEMPTS; i++) {
         if (i)
-            client_wait(a->cli->client, WAIT_MS << i);
+            client_wait(a->cli->client, (uint64_t)WAIT_MS << i);
         send_once(a);
         if (!client_may_retry(a->why.code) && a->why.code != ERR_BUSY)
             break;
