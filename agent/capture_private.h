@@ -85,6 +85,7 @@ struct run {
     uint8_t has_artifact[BROKER_PROCESSES_MAX];
     uint32_t process_count;
     bool is_gone;                /* an exception's process: it has ended */
+    bool is_crash;               /* an exception that the crash handler of this host has seen */
     struct os_process exception; /* whose exception it is */
     struct saved *saved;         /* being handed over; NULL: nothing is */
     uint32_t followed;           /* how many of the followed names or pids were asked for */
@@ -213,8 +214,11 @@ void fallback_note(const struct job *job, trawl_v1_Artifact *meta);
 /* Whether the order is about an exception; whether the host may hold evidence of this kind. */
 bool saved_is_asked(const trawl_v1_Order *order);
 bool saved_has_kind(const char *kind);
-/* Whose exception it is: what was told of it, else what the order says. */
-void saved_name(const struct capture *c, const trawl_v1_Order *order, struct os_process *out);
+/* Whether the host does hold such evidence of the order's exception. */
+bool saved_holds(const struct capture *c, const trawl_v1_Order *order, const char *kind);
+/* Whose exception it is: what was told of it, else what the order says. True when it was a crash
+ * that this host knows: then the process has ended, whoever else is in its unit by now. */
+bool saved_name(const struct capture *c, const trawl_v1_Order *order, struct os_process *out);
 /* True when it goes on, by saved_step() from the timer. */
 bool saved_start(struct capture *c, const struct job *job);
 void saved_step(struct capture *c);

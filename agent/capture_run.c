@@ -191,32 +191,54 @@ static void add_job(struct run *r, const char *kind, const struct os_process *pr
         job->process = *process;
 }
 
-/* Of an exception: what the host holds already, when the process is there no more. */
+static void add_saved(struct capture *c, const struct job_kind *kind)
+{
+    struct run *r = &c->run;
+    struct failure f = {0};
+    if (policy_allows_process(c->settings.policy, r->exception.name, &f)) {
+        r->order->refused++;
+        capture_note_reason(r->order, "%s", f.text);
+    } else {
+        add_job(r, kind->name, &r->exception);
+        r->jobs[r->job_count - 1].is_saved = true;
+    }
+}
+
+static void note_gone(struct run *r, const struct job_kind *kind)
+{
+    r->order->gone++;
+    capture_note_reason(r->order, "%s: process '%s' (%u) has ended", kind->name,
+                        r->exception.name[0] ? r->exception.name : "of the exception",
+                        (unsigned)r->exception.pid);
+}
+
+/*
+ * Of an exception: what the host holds already. After a crash only a log may come from another
+ * process, one that its unit has by now. False: the kind is taken as of any order.
+ */
 static bool plan_saved(struct capture *c, const struct job_kind *kind)
 {
     struct run *r = &c->run;
-    const char *name = r->exception.name[0] ? r->exception.name : "of the exception";
-    bool is_crash = strcmp(kind->name, "crash") == 0;
-    if (is_crash && !saved_is_asked(&r->order->order)) {
+    const trawl_v1_Order *order = &r->order->order;
+    bool is_logs = strcmp(kind->name, "logs") == 0;
+    if (strcmp(kind->name, "crash") == 0) {
+        if (saved_is_asked(order)) {
+            add_saved(c, kind);
+            return true;
+        }
         r->order->refused++;
         capture_note_reason(r->order, "'crash' is evidence of an exception, and the order names "
                                       "none");
         return true;
     }
-    if (!is_crash && (!r->is_gone || !kind->of_process))
+    if (!kind->of_process || (!r->is_gone && !r->is_crash))
         return false;
-    struct failure f = {0};
-    if (policy_allows_process(c->settings.policy, r->exception.name, &f)) {
-        r->order->refused++;
-        capture_note_reason(r->order, "%s", f.text);
-    } else if (saved_has_kind(kind->name)) {
-        add_job(r, kind->name, &r->exception);
-        r->jobs[r->job_count - 1].is_saved = true;
-    } else {
-        r->order->gone++;
-        capture_note_reason(r->order, "%s: process '%s' (%u) has ended", kind->name, name,
-                            (unsigned)r->exception.pid);
-    }
+    if (is_logs && !r->is_gone && !saved_holds(c, order, kind->name))
+        return false;
+    if (saved_has_kind(kind->name))
+        add_saved(c, kind);
+    else
+        note_gone(r, kind);
     return true;
 }
 
@@ -312,7 +334,7 @@ void run_start(struct capture *c, struct order *o)
     for (size_t rank = 0; (kind = job_kind_at(rank)) != NULL; rank++)
         wants_process = wants_process || (kind->of_process && is_asked(&o->order, kind->name));
     if (saved_is_asked(&o->order))
-        saved_name(c, &o->order, &r->exception);
+        r->is_crash = saved_name(c, &o->order, &r->exception);
     if (saved_is_asked(&o->order) && !choose_has_selector(&o->order)) {
         r->is_gone = true; /* it is never one of the followed that is meant */
         run_plan(c);

@@ -84,15 +84,31 @@ static bool read_about(const struct crash_spool *spool, const uint8_t id[16],
     return found;
 }
 
-void saved_name(const struct capture *c, const trawl_v1_Order *order, struct os_process *out)
+bool saved_holds(const struct capture *c, const trawl_v1_Order *order, const char *kind)
+{
+    struct crash_spool_file files[CRASH_FILES_MAX_LISTED];
+    char path[STATE_PATH_SIZE];
+    size_t count = 0;
+    if (state_path(c->settings.state, "crash", path, NULL) ||
+        crashes_find(path, order->exception.bytes, files, CRASH_FILES_MAX_LISTED, &count))
+        return false;
+    for (size_t i = 0; i < count; i++)
+        if (find(kind, files[i].ending))
+            return true;
+    return false;
+}
+
+bool saved_name(const struct capture *c, const trawl_v1_Order *order, struct os_process *out)
 {
     struct crash_spool spool;
     trawl_v1_Exception *about = calloc(1, sizeof *about);
+    bool found = false;
     out->pid = order->process.pid;
     out->start_ticks = order->process.start_ticks;
     text_copy(out->name, sizeof out->name, order->process.name);
     if (about && open_spool(c, &spool, NULL) == 0) {
-        if (read_about(&spool, order->exception.bytes, about)) {
+        found = read_about(&spool, order->exception.bytes, about);
+        if (found) {
             out->pid = about->pid;
             out->start_ticks = about->start_ticks;
             text_copy(out->name, sizeof out->name, about->process);
@@ -100,6 +116,7 @@ void saved_name(const struct capture *c, const trawl_v1_Order *order, struct os_
         crash_spool_close(&spool);
     }
     free(about);
+    return found;
 }
 
 /* ---- copying ---- */

@@ -46,8 +46,8 @@ static void leave_evidence(struct kit *k, struct crash_spool *spool)
     free(about);
 }
 
-static void order(struct kit *k, uint64_t number, const char *what, uint32_t pid, uint64_t ticks,
-                  bool of_exception)
+static void order_of(struct kit *k, uint64_t number, const char *what, const char *unit,
+                     uint32_t pid, uint64_t ticks, bool of_exception)
 {
     trawl_v1_CollectorMessage m = {.which_body = trawl_v1_CollectorMessage_order_tag};
     trawl_v1_Order *o = &m.body.order;
@@ -56,7 +56,8 @@ static void order(struct kit *k, uint64_t number, const char *what, uint32_t pid
     snprintf(o->incident, sizeof o->incident, "INC-1");
     while (!text_take_until(&kinds, ',', &kind))
         text_copy_span(o->what[o->what_count++], sizeof o->what[0], kind);
-    o->has_process = pid != 0;
+    o->has_process = pid != 0 || unit[0];
+    text_copy(o->process.unit, sizeof o->process.unit, unit);
     o->process.pid = pid;
     o->process.start_ticks = ticks;
     o->last_us = 60000000;
@@ -68,6 +69,12 @@ static void order(struct kit *k, uint64_t number, const char *what, uint32_t pid
     }
     kit_say(k, &m);
     kit_settle(k);
+}
+
+static void order(struct kit *k, uint64_t number, const char *what, uint32_t pid, uint64_t ticks,
+                  bool of_exception)
+{
+    order_of(k, number, what, "", pid, ticks, of_exception);
 }
 
 /* Seals what waits; the names of the files, with kind and encoding. */
@@ -115,6 +122,29 @@ TEST(what_the_handler_left_is_handed_over)
     CHECK(!crash_spool_has(&spool, id, "full.zst"));
     CHECK(crash_spool_has(&spool, id, "told"));
     CHECK(crash_spool_has(&spool, id, "txt"));
+    crash_spool_close(&spool);
+    kit_close(k);
+}
+
+/* By its unit: who is in it by now is another process, of which no memory is taken. */
+TEST(after_a_crash_the_unit_has_another_process)
+{
+    struct kit *k = kit_open();
+    struct crash_spool spool;
+    char names[2048];
+    leave_evidence(k, &spool);
+    crash_spool_remove(&spool, id, "log");
+    kit_connect(k, 0, 0);
+    order_of(k, 1, "core,stacks,logs", "redis.service", 0, 0, true);
+    kit_wait_artifact(k);
+    for (int i = 0; i < 10; i++)
+        kit_settle(k);
+    CHECK_EQ_INT(seal(k, names, sizeof names), 2);
+    CHECK(strstr(names, "core:core-redis_server-4711.core:zstd:4711 ") != NULL);
+    CHECK(strstr(names, "logs:logs-victim-100.txt::100 ") !=
+          NULL); /* the unit's, by who is there */
+    REQUIRE(kit_wait_verdict(k, 1, trawl_v1_State_PARTIAL));
+    CHECK(strstr(kit_verdict(k, 1)->reason, "stacks: process 'redis/server' (4711) has ended"));
     crash_spool_close(&spool);
     kit_close(k);
 }
