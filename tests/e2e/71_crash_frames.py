@@ -151,6 +151,9 @@ def c():
     for way, wanted in (("segv", "in no mapping: a null pointer"), ("overflow", "it has overflowed"), ("text", "r-xp"),
                         ("assertion", "inventory >= 0"), ("free", "invalid pointer"), ("overflow_handled", "signal handler")):
         report("C, %s: the page says '%s'" % (way, wanted), "" if wanted in crashes[way].txt else crashes[way].txt[:1500])
+    handled = crashes["overflow_handled"]
+    report("C, overflow: the fault that the handler was called for", "" if handled.json.get("handled_code_name") in
+           ("SEGV_MAPERR", "SEGV_ACCERR") and "it has overflowed" in handled.txt else handled.txt[:1200])
     report("C, overflow: the handler's frame is one", "" if any("<signal handler called>" in f for f in
            crashes["overflow_handled"].frames) else crashes["overflow_handled"].frames)
     control(crashes["segv"])
@@ -228,6 +231,8 @@ def redis():
         crash = Crash(folder, server.pid)
     check("redis, DEBUG SEGFAULT", crash, os.path.realpath(program), "SIGSEGV")
     names = [f.split(" ")[1] for f in crash.frames]
+    report("redis: the fault that its handler was called for", "" if crash.json.get("handled_code_name") and
+           crash.json.get("fault_address") and "raised again" in crash.out["message"] else crash.txt[:1200])
     report("redis: the true place below the handler", "" if any("signal" in f for f in crash.frames) and
            "debugCommand" in " ".join(names) else crash.frames)
 

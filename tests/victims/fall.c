@@ -38,8 +38,10 @@ NOINLINE static int by_overflow(int depth)
     return by_overflow(depth + 1) + room[0];
 }
 
-static void on_overflow(int number)
+static void on_overflow(int number, siginfo_t *info, void *context)
 {
+    (void)info;
+    (void)context;
     signal(number, SIG_DFL);
     raise(number); /* as servers do that write a report first */
 }
@@ -47,7 +49,8 @@ static void on_overflow(int number)
 static void by_overflow_handled(void)
 {
     stack_t other = {.ss_sp = malloc(1 << 16), .ss_size = 1 << 16};
-    struct sigaction action = {.sa_handler = on_overflow, .sa_flags = SA_ONSTACK | SA_NODEFER};
+    struct sigaction action = {.sa_sigaction = on_overflow,
+                               .sa_flags = SA_ONSTACK | SA_NODEFER | SA_SIGINFO};
     sigaltstack(&other, NULL);
     sigaction(SIGSEGV, &action, NULL);
     by_overflow(0);

@@ -358,6 +358,7 @@ int os_crash_describe(struct os_crash *crash, const struct os_output *out,
     if (d->has_stacks) {
         put_frames(d);
         put_program(d);
+        crash_find_first(d);
         stacks_tops(&d->job.set, result);
     }
     text_copy(exception->missing, sizeof exception->missing, result->missing);

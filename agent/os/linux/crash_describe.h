@@ -23,6 +23,7 @@ struct describing {
     char where[CRASH_WHERE_SIZE]; /* of the fault address, in words; "": it has none */
     char abort_text[256];         /* what the C library said when it gave up; "": nothing */
     char sender[96];              /* who sent the signal; "": nobody did */
+    siginfo_t first; /* the fault that its own handler was called for; si_signo 0: none */
 };
 
 /* The registers that people read, by name, in the order in which they are shown. */
@@ -44,6 +45,11 @@ const char *crash_code_name(int signal, int code);
 int crash_put_head(const struct describing *d, struct buf *out);
 /* The same as members of the object; in crash_describe_json.c. */
 void crash_put_members(const void *context, struct json_text *out);
+
+/* Finds the frame that the kernel made for a signal handler of the thread that failed, and what the
+ * signal was: who writes a report and dies of the signal again hides it. In crash_describe_first.c.
+ */
+void crash_find_first(struct describing *d);
 
 /* Memory that was copied, as it was; in crash_describe.c. A python_read_fn. */
 bool crash_read_copy(void *context, uint64_t address, void *out, size_t size_bytes);

@@ -26,6 +26,10 @@ static void put_signal(struct json_text *j, const struct describing *d)
     json_text_u64(j, "signal", e->signal);
     json_text_i64(j, "signal_code", e->signal_code);
     json_text_str(j, "signal_code_name", crash_code_name((int)e->signal, e->signal_code));
+    if (d->first.si_signo) {
+        json_text_i64(j, "handled_signal", d->first.si_signo);
+        json_text_str(j, "handled_code_name", crash_code_name(d->first.si_signo, d->first.si_code));
+    }
     if (e->has_fault_address)
         json_text_address(j, "fault_address", e->fault_address);
     if (d->where[0])

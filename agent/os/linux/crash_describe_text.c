@@ -80,12 +80,15 @@ static const char *rights_of(const struct map *map, char out[5])
     return out;
 }
 
-/* The stack that the failing thread stood on. */
+/* The stack that the failing thread stood on: below a handler with a stack of its own, the one
+ * before. */
 static const struct map *stack_of(const struct os_crash *c)
 {
-    const struct maps *maps = &c->dump.maps;
     const struct crash_thread *t = c->dump.stop.count ? &c->threads[0] : NULL;
-    return t && t->stack_bytes ? maps_find(maps, t->stack_start) : NULL;
+    if (!t)
+        return NULL;
+    uint64_t start = t->second_bytes ? t->second_start : t->stack_bytes ? t->stack_start : 0;
+    return start ? maps_find(&c->dump.maps, start) : NULL;
 }
 
 static bool is_guard(const struct os_crash *c, const struct map *map)
@@ -167,9 +170,13 @@ static void put_signal(struct page *p, const struct describing *d)
 {
     const struct os_exception *e = d->exception;
     const char *code = crash_code_name((int)e->signal, e->signal_code);
+    const char *code_before = crash_code_name(d->first.si_signo, d->first.si_code);
     put(p, "signal", "%s (%" PRIu32 "), code %s (%" PRId32 ")%s%s", e->type, e->signal,
         code ? code : "without a name", e->signal_code, d->sender[0] ? ", sent by " : "",
         d->sender);
+    if (d->first.si_signo)
+        put(p, "before", "signal %d, code %s (%d), for which its handler was called",
+            d->first.si_signo, code_before ? code_before : "without a name", d->first.si_code);
     if (e->has_fault_address)
         put(p, "address", "0x%" PRIx64 "%s%s", e->fault_address, d->where[0] ? ", " : "", d->where);
     if (d->abort_text[0])
