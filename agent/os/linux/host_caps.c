@@ -15,6 +15,7 @@
 #include <unistd.h>
 
 #include "agent/os/linux/procfs.h"
+#include "agent/os/linux/throws_probe.h"
 #include "common/text.h"
 
 #define REASON_SIZE 160
@@ -144,6 +145,16 @@ static void give_profile(const struct caps *caps)
     give_cap(caps, "profile", true, reason);
 }
 
+/* The broker, as root, may; whether the kernel can is tried all the same. */
+static void give_throws(const struct caps *caps)
+{
+    struct failure f = {0, ""};
+    if (throws_probe_try(&f) == 0)
+        give_own_only(caps, "throws");
+    else
+        give_cap(caps, "throws", false, f.text);
+}
+
 /* sock_diag(7) */
 static void give_net(const struct caps *caps)
 {
@@ -216,6 +227,7 @@ void os_host_caps(bool broker,
     give_traced(&caps, "mini");
     give_core(&caps);
     give_profile(&caps);
+    give_throws(&caps);
     give_net(&caps);
     give_cap(&caps, "counters", true, "");
     give_cap(&caps, "events", true, "");

@@ -3,7 +3,7 @@
 // Throws what it is told, and catches it. Prints "ready" and answers each line on its input with one line:
 //   throw N RATE THREADS   N throws in each thread, RATE a second in each: of every 4, 2 std::runtime_error from
 //                          parse_number(), 1 app::timeout<int> from app::query(), 1 int from throw_int(); then "done N*THREADS"
-//   storm MS               as fast as it can for so long: "storm COUNT"
+//   storm MS               as fast as it can, for so long of its own time on the processor: "storm COUNT"
 //   end                    throws what nobody catches
 #include <atomic>
 #include <chrono>
@@ -12,6 +12,7 @@
 #include <stdexcept>
 #include <string>
 #include <thread>
+#include <ctime>
 #include <vector>
 
 using namespace std::chrono;
@@ -60,8 +61,11 @@ static void many(unsigned count, unsigned rate)
 static unsigned long storm(unsigned ms)
 {
     unsigned long count = 0;
-    auto end = steady_clock::now() + milliseconds(ms);
-    while (steady_clock::now() < end)
+    struct timespec now;
+    clock_gettime(CLOCK_THREAD_CPUTIME_ID, &now);
+    auto ns = [&] { return now.tv_sec * 1000000000ull + now.tv_nsec; };
+    auto end = ns() + ms * 1000000ull;
+    for (; ns() < end; clock_gettime(CLOCK_THREAD_CPUTIME_ID, &now))
         for (int i = 0; i < 100; i++, count++)
             one(0);
     return count;
