@@ -289,3 +289,43 @@ TEST(nonsense_is_refused_and_the_broker_goes_on)
     CHECK_EQ_INT(ask(b, BROKER_STOP, -1), 0);
     close_bench(b);
 }
+
+static int send_watch(struct bench *b, const char *kind, int pass_fd)
+{
+    fill_run(b, kind);
+    return ask(b, BROKER_WATCH, pass_fd);
+}
+
+TEST(a_watch_is_refused_as_a_capture_is)
+{
+    struct bench *b = open_bench("kinds = stacks\n");
+    int ends[2];
+    REQUIRE(pipe(ends) == 0);
+    CHECK_EQ_INT(send_watch(b, "core", ends[1]), ERR_UNSUPPORTED);
+    CHECK_EQ_INT(send_watch(b, "throws", -1), ERR_PROTOCOL);
+    CHECK_EQ_INT(send_watch(b, "throws", ends[1]), ERR_REFUSED);
+    CHECK(strstr(b->reply.text, "throws") != NULL);
+    fill_run(b, "throws");
+    b->request.body.run.start_ticks++;
+    CHECK_EQ_INT(ask(b, BROKER_WATCH, ends[1]), ERR_GONE);
+    close_bench(b);
+}
+
+/* `sleep` can throw nothing: its watch waits for that to change, and is watched once. Without
+ * privileges it ends by itself, which it says. */
+TEST(a_watch_ends_with_its_broker)
+{
+    struct bench *b = open_bench("");
+    int ends[2];
+    char byte;
+    REQUIRE(pipe(ends) == 0);
+    CHECK_EQ_INT(send_watch(b, "throws", ends[1]), 0);
+    CHECK_EQ_INT(send_watch(b, "throws", ends[1]), ERR_BUSY);
+    CHECK_EQ_INT(ask(b, BROKER_USAGE, -1), 0); /* the broker goes on */
+    close(ends[1]);
+    close_bench(b);
+    while (read(ends[0], &byte, 1) > 0)
+        ; /* ends: nobody holds the other end any more */
+    close(ends[0]);
+    CHECK(1);
+}

@@ -87,6 +87,7 @@ TEST(capabilities_are_those_of_this_version)
                                            "mini",
                                            "core",
                                            "profile",
+                                           "throws",
                                            "net",
                                            "counters",
                                            "events",
@@ -110,6 +111,8 @@ TEST(without_privileges_the_reason_is_said)
         REQUIRE(setresuid(65534, 65534, 65534) == 0);
     os_host_caps(false, note_cap, &p);
     CHECK(strstr(value_of(&p, "stacks"), "CAP_SYS_PTRACE") != NULL);
+    const char *throws = value_of(&p, "throws");
+    CHECK(throws && (strstr(throws, "CAP_PERFMON") || strstr(throws, "this kernel")));
     static const char *const others[] = {"triage", "stacks0", "mini", "core", "profile", "net"};
     for (size_t i = 0; i < sizeof others / sizeof others[0]; i++) {
         const char *reason = value_of(&p, others[i]);
