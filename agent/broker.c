@@ -6,6 +6,7 @@
  */
 #include "agent/broker.h"
 
+#include <signal.h>
 #include <stdlib.h>
 #include <string.h>
 #include <uv.h>
@@ -298,11 +299,20 @@ static void look_after_worker(struct broker *b)
         tell_outcome(b);
 }
 
+/* One that has a probe set is asked; it ends within moments, and is reaped as others are. */
+static void kill_worker(struct broker *b)
+{
+    if (strcmp(b->job.run.kind, WATCH_KIND) == 0 && b->worker.pid > 0)
+        (void)uv_kill(b->worker.pid, SIGTERM);
+    else
+        os_worker_kill(&b->worker);
+}
+
 static void stop(struct broker *b)
 {
     if (b->is_running) { /* it is reaped by look_after_worker() */
         b->is_stopped = true;
-        os_worker_kill(&b->worker);
+        kill_worker(b);
     }
     begin_reply(b, BROKER_STOP, b->request.id);
     send_reply(b, 0, NULL);
@@ -405,9 +415,13 @@ static int patience_ms(const struct broker *b)
 
 static void stop_for_good(struct broker *b)
 {
+    if (b->is_running && strcmp(b->job.run.kind, WATCH_KIND) == 0) {
+        broker_watch_end(&b->worker);
+        b->is_running = false;
+    }
     broker_watch_stop(&b->watches);
     if (b->is_running) {
-        os_worker_kill(&b->worker);
+        kill_worker(b);
         if (may_leave_something(b, ERR_CANCELLED))
             (void)start_tidying(b);
     }

@@ -2,13 +2,17 @@
 /* Starting and looking after watches. See broker_watch.h. */
 #include "agent/broker_watch.h"
 
+#include <signal.h>
 #include <string.h>
+#include <uv.h>
 
 #include "agent/worker.h"
 #include "common/log.h"
 #include "common/port.h"
 #include "common/text.h"
 
+#define END_LIMIT_MS 1000
+#define END_STEP_MS 5
 #define POLICY_AGAIN_US UINT64_C(4000000)
 
 static int check_policy(const char *policy_path, const char *kind, const char *name,
@@ -66,6 +70,22 @@ int broker_watch_start(struct broker_watches *w, const char *policy_path, struct
     return e;
 }
 
+static bool has_ended(struct os_worker *worker)
+{
+    int status;
+    return worker->pid <= 0 || os_worker_poll(worker, &status) != ERR_AGAIN;
+}
+
+void broker_watch_end(struct os_worker *worker)
+{
+    if (worker->pid <= 0)
+        return;
+    (void)uv_kill(worker->pid, SIGTERM);
+    for (int i = 0; i < END_LIMIT_MS / END_STEP_MS && !has_ended(worker); i++)
+        uv_sleep(END_STEP_MS);
+    os_worker_kill(worker);
+}
+
 void broker_watch_look(struct broker_watches *w, const char *policy_path)
 {
     bool ask = port_mono_us() - w->policy_us >= POLICY_AGAIN_US;
@@ -79,7 +99,7 @@ void broker_watch_look(struct broker_watches *w, const char *policy_path)
         if (!ask || !check_policy(policy_path, WATCH_KIND, w->list[i].process.name, &f))
             continue;
         log_warn("process %u is watched no longer: %s", w->list[i].process.pid, f.text);
-        os_worker_kill(&w->list[i].worker);
+        broker_watch_end(&w->list[i].worker);
     }
 }
 
@@ -94,5 +114,5 @@ bool broker_watch_any(const struct broker_watches *w)
 void broker_watch_stop(struct broker_watches *w)
 {
     for (size_t i = 0; i < BROKER_WATCHES_MAX; i++)
-        os_worker_kill(&w->list[i].worker);
+        broker_watch_end(&w->list[i].worker);
 }

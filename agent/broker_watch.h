@@ -32,6 +32,9 @@ int broker_watch_start(struct broker_watches *watches, const char *policy_path,
                        struct broker_run *run, int output_fd, int close_fd, struct failure *f);
 /* Reaps what has ended, ends what is no longer allowed. */
 void broker_watch_look(struct broker_watches *watches, const char *policy_path);
+/* Ends a worker that has a probe set, so that it can take it away: asked first, killed after a
+ * second. Also for a capture of throws. */
+void broker_watch_end(struct os_worker *worker);
 bool broker_watch_any(const struct broker_watches *watches);
 void broker_watch_stop(struct broker_watches *watches);
 

@@ -73,6 +73,13 @@ def is_probed(pid):
         return f.read(1) == b"\xcc"  # int3
 
 
+def is_armed(pid):
+    """Whether it holds a probe: the kernel has finished setting it. Who is killed before, in the middle of the system call,
+    leaves it behind (uprobes: "failed to unregister, leaking uprobe")."""
+    folder = "/proc/%d/fd/" % pid
+    return any("perf_event" in os.readlink(folder + fd) for fd in os.listdir(folder) if os.path.islink(folder + fd))
+
+
 def begin_take(pid, folder, *options, prefix=()):
     return subprocess.Popen([*prefix, TAKE, "throws", str(pid), "-o", folder, *options], stdout=subprocess.PIPE, text=True)
 
@@ -225,7 +232,7 @@ def the_probe_goes_with_who_set_it():
     need_root()
     victim, folder = Victim(built("throws")), tempfile.mkdtemp(dir=TMP)
     take = begin_take(victim.pid, folder, "--for", "30s")
-    wait_for(lambda: is_probed(victim.pid), "the probe is set")
+    wait_for(lambda: is_armed(take.pid) and is_probed(victim.pid), "the probe is set")
     take.kill()
     wait_for(lambda: not is_probed(victim.pid), "the probe is gone", 5)
     take.wait()
@@ -324,6 +331,8 @@ def probes_go_with_the_watch_the_broker_and_the_agent():
         wait_for(lambda: is_probed(victim.pid), "the agent probes it")
         brokers, children = watchers(agent)
         check(brokers and children, "there are a broker and a watch")
+        if who == "watch":  # the deaths of the others are waited for by itself
+            wait_for(lambda: is_armed(children[0]), "the probe is set")
         os.kill({"watch": children[0], "broker": brokers[0], "agent": agent.process.pid}[who], 9)
         wait_for(lambda: not is_probed(victim.pid), "the probe is gone with the " + who, 10)
         if who == "broker":  # nothing privileged is left: the agent has to be started anew

@@ -8,9 +8,11 @@
 #include <errno.h>
 #include <linux/bpf.h>
 #include <linux/perf_event.h>
+#include <signal.h>
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
+#include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/syscall.h>
 #include <unistd.h>
@@ -176,6 +178,41 @@ int throws_probe_try(struct failure *f)
 
 /* ---- arming ---- */
 
+/*
+ * Who has a deadly signal pending while the kernel sets a probe or takes it away cannot take it
+ * away: the kernel says "failed to unregister, leaking uprobe", and the process pays for it at
+ * each throw until somebody sets and takes away a probe at the same place. So neither signals nor
+ * our parent's death end us meanwhile; SIGKILL from outside still does.
+ */
+struct guard {
+    sigset_t signals;
+    int death;
+    pid_t parent;
+};
+
+static void guard_begin(struct guard *g)
+{
+    sigset_t all;
+    sigfillset(&all);
+    sigprocmask(SIG_SETMASK, &all, &g->signals);
+    g->parent = getppid();
+    g->death = 0;
+    (void)prctl(PR_GET_PDEATHSIG, &g->death, 0, 0, 0);
+    if (g->death)
+        (void)prctl(PR_SET_PDEATHSIG, 0, 0, 0, 0);
+}
+
+/* What would have ended us does so now; our end takes the probe away. */
+static void guard_end(const struct guard *g)
+{
+    if (g->death) {
+        (void)prctl(PR_SET_PDEATHSIG, g->death, 0, 0, 0);
+        if (getppid() != g->parent)
+            _exit(1);
+    }
+    sigprocmask(SIG_SETMASK, &g->signals, NULL);
+}
+
 /* By the descriptor, so that it is the very file that the process maps, deleted or not, in
  * whichever mount namespace. The event of a process holds for all who share its memory. */
 static int arm_one(struct throws_probe *p, size_t i, struct failure *f)
@@ -198,9 +235,12 @@ static int arm_one(struct throws_probe *p, size_t i, struct failure *f)
 
 int throws_probe_arm(struct throws_probe *p, struct failure *f)
 {
+    struct guard guard;
     int e = 0;
+    guard_begin(&guard);
     for (size_t i = 0; i < p->place_count && !e; i++)
         e = arm_one(p, i, f);
+    guard_end(&guard);
     p->armed = e == 0;
     if (e)
         throws_probe_disarm(p);
@@ -209,8 +249,11 @@ int throws_probe_arm(struct throws_probe *p, struct failure *f)
 
 void throws_probe_disarm(struct throws_probe *p)
 {
+    struct guard guard;
+    guard_begin(&guard);
     for (size_t i = 0; i < THROWS_PLACES_MAX; i++)
         close_one(&p->events[i]);
+    guard_end(&guard);
     p->armed = false;
 }
 
