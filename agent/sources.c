@@ -4,11 +4,17 @@
 
 #include <stdlib.h>
 
-#include "agent/crashes.h"
+#include "agent/watch_kernel.h"
+#include "agent/watch_probe.h"
+#include "agent/watch_process.h"
+#include "agent/watch_unit.h"
 #include "common/log.h"
 
 static const struct source table[] = {
-    {"crashes", crashes_open, crashes_second, crashes_close},
+    {"kernel messages", watch_kernel_open, watch_kernel_second, watch_kernel_close},
+    {"processes", watch_process_open, watch_process_second, watch_process_close},
+    {"units", watch_unit_open, watch_unit_second, watch_unit_close},
+    {"probes", watch_probe_open, NULL, watch_probe_close},
     {NULL, NULL, NULL, NULL},
 };
 #define SOURCES (sizeof table / sizeof table[0])
