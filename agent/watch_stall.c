@@ -30,8 +30,8 @@ static enum stall_verdict ask_kind(struct stall *s, uint64_t mono_us)
 
 static bool is_busy(const struct stall *s, const struct os_watch_runs *runs, uint64_t elapsed_us)
 {
-    uint64_t ran_us = (runs->run_ns - s->last.run_ns) / 1000;
-    return runs->run_ns > s->last.run_ns && ran_us * 100 >= elapsed_us * BUSY_PERCENT;
+    uint64_t busy_us = (runs->busy_ns - s->last.busy_ns) / 1000;
+    return runs->busy_ns > s->last.busy_ns && busy_us * 100 >= elapsed_us * BUSY_PERCENT;
 }
 
 /* Nothing of it moved. */

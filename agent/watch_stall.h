@@ -8,9 +8,9 @@
  * An event loop is a process whose main thread was once seen in epoll_wait, poll, select or their
  * like. It has stopped when for STALL_US its main thread
  *   - has not run at all, and is in another system call (asked once for each standstill), or
- *   - has run all the time (90 % and more of each second) without waiting for anything and with
- *     hardly any time in the kernel (2 %): a server under load calls the kernel, an endless loop
- *     does not.
+ *   - has run, or wanted to, all the time (90 % and more of each second) without waiting for
+ * anything and with hardly any time in the kernel (2 %): a server under load calls the kernel, an
+ * endless loop does not.
  */
 #ifndef TRAWL_AGENT_WATCH_STALL_H
 #define TRAWL_AGENT_WATCH_STALL_H

@@ -59,7 +59,7 @@ int os_watch_accepted(int fd, bool *accepted);
 /* What the main thread has run, kept open: /proc/PID/schedstat. Negative: none here. */
 int os_watch_runs_open(uint32_t pid);
 struct os_watch_runs {
-    uint64_t run_ns;
+    uint64_t busy_ns;  /* ran, or was ready to run and waited for a processor */
     uint64_t switches; /* times it got a processor */
 };
 int os_watch_runs(int fd, struct os_watch_runs *out);

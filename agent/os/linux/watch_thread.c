@@ -31,7 +31,7 @@ int os_watch_runs(int fd, struct os_watch_runs *out)
         return ERR_GONE;
     int e = proc_parse_schedstat(span_of(data, (size_t)got), &s);
     if (!e)
-        *out = (struct os_watch_runs){s.run_ns, s.switches};
+        *out = (struct os_watch_runs){s.run_ns + s.wait_ns, s.switches};
     return e;
 }
 

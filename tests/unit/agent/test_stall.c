@@ -26,7 +26,7 @@ static void begin(void)
 static enum stall_verdict second(uint64_t run_ms, uint64_t switches)
 {
     now += SECOND;
-    runs.run_ns += run_ms * 1000000;
+    runs.busy_ns += run_ms * 1000000;
     runs.switches += switches;
     return stall_feed(&s, &runs, now);
 }
