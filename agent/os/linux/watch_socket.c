@@ -42,16 +42,19 @@ static int describe(int fd, struct sock *out)
 
 int os_watch_accepted(int fd, bool *accepted)
 {
+    static int diag = -1; /* kept: our own namespace stays the same */
     struct sock ours, theirs;
-    int diag;
     int e = describe(fd, &ours);
-    if (!e)
+    if (!e && diag < 0)
         e = sock_diag_open((uint32_t)getpid(), &diag, NULL);
     if (e)
         return e;
     e = sock_diag_peer(diag, &ours, &theirs, NULL);
-    close(diag);
     if (!e)
         *accepted = theirs.inode != 0;
+    if (e && e != ERR_NOTFOUND) { /* anew next time */
+        close(diag);
+        diag = -1;
+    }
     return e;
 }
