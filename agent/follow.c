@@ -135,8 +135,8 @@ static void say_once(struct follow *w, const char *what, const struct failure *w
     log_warn("a log is not followed (%s): %s", what, why->text);
 }
 
-/* Its answer is still to come, or will not, when the broker is closed first: then this is what
- * keeps it until the program ends. */
+/* Closed while it waits for the broker, which may answer, or be closed first and never answer: then
+ * it is kept until the next is opened, or the program ends. */
 static struct follow *orphan;
 
 static void on_timer_closed(uv_handle_t *handle)
@@ -388,6 +388,8 @@ int follow_open(void **out, const struct source_context *context, struct failure
     *out = NULL;
     if (!has_work(context))
         return 0;
+    free(orphan);
+    orphan = NULL;
     struct follow *w = calloc(1, sizeof *w);
     if (!w)
         return fail(f, ERR_NOMEM, "out of memory");

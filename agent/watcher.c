@@ -180,6 +180,9 @@ static bool is_one_death(uint32_t pid, uint64_t unit, enum os_exception_source w
 static bool was_told_better(const struct watcher *w, const trawl_v1_Exception *e)
 {
     uint64_t now = w->clock->mono_us(w->clock);
+    /* An error that was logged is one of its own, whatever became of the process after it. */
+    if (watcher_source(e) == OS_LOG_TRACE && !watcher_waits(e))
+        return false;
     for (size_t i = 0; i < DEATHS; i++) {
         const struct death *d = &w->deaths[i];
         bool is_recent = d->at_mono_us && now - d->at_mono_us < DEATH_US;

@@ -252,13 +252,14 @@ static size_t uuid_length(const char *text)
     return is_word(text[at]) ? 0 : at;
 }
 
-/* A word of at least eight hexadecimal digits, one of them a decimal digit. */
+/* A word of at least eight hexadecimal digits, of both kinds: one of decimal digits alone is a
+ * number, however long, or equal messages would differ where a counter grows. */
 static size_t hex_length(const char *text)
 {
     size_t length = 0, digits = 0;
     for (; is_hex(text[length]); length++)
         digits += is_digit(text[length]);
-    return length >= 8 && digits > 0 && !is_word(text[length]) ? length : 0;
+    return length >= 8 && digits > 0 && digits < length && !is_word(text[length]) ? length : 0;
 }
 
 static size_t address_length(const char *text)

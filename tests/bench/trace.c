@@ -73,13 +73,20 @@ static int read_all(const char *path, struct count *count)
 static double grep_s(const char *path)
 {
     double before = cpu_s(RUSAGE_CHILDREN);
+    int ends[2];
+    char number[32];
+    if (pipe(ends)) /* into /dev/null, grep would not count */
+        return 0;
     pid_t child = fork();
     if (child == 0) {
-        if (!freopen("/dev/null", "w", stdout))
-            _exit(1);
+        dup2(ends[1], STDOUT_FILENO);
         execlp("grep", "grep", "-c", "-E", "Traceback|Exception|panic", path, (char *)NULL);
         _exit(1);
     }
+    close(ends[1]);
+    while (read(ends[0], number, sizeof number) > 0)
+        continue;
+    close(ends[0]);
     waitpid(child, NULL, 0);
     return cpu_s(RUSAGE_CHILDREN) - before;
 }
