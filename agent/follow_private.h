@@ -35,7 +35,7 @@ char *follow_places_cursor(struct follow_places *places);
 
 /* ---- follow_file.c: one file ---- */
 
-#define FOLLOW_TAIL 16
+#define FOLLOW_TAIL 64
 #define FOLLOW_PIECE 65536
 
 struct follow_file {

@@ -66,8 +66,17 @@ static enum trace_step in_rest(struct trace_open *t, struct span line)
     return TRACE_MINE;
 }
 
+/* The next one's heading. */
+static bool is_another(struct span line)
+{
+    return trace_begins(line, "panic: ") || trace_begins(line, "fatal error: ") ||
+           trace_contains(trace_first(line, 512), "panic serving ");
+}
+
 static enum trace_step next(struct trace_open *t, struct span line)
 {
+    if (is_another(line))
+        return TRACE_OVER;
     if (t->state == REST)
         return in_rest(t, line);
     if (line.size_bytes == 0 || trace_begins(line, "created by ")) {

@@ -84,6 +84,9 @@ static enum trace_step in_frames(struct trace_open *t, struct span line)
 static enum trace_step in_group(struct trace_open *t, struct span line)
 {
     struct span type, message;
+    bool is_own_depth = trace_indent(line) == t->number;
+    if (is_own_depth && trace_contains(line, "+ Exception Group " HEAD))
+        return TRACE_OVER; /* the next one */
     if (!take_bar(t, &line))
         return t->state == AFTER ? TRACE_OVER : TRACE_NOT;
     if (!t->ignoring && t->state == FRAMES)

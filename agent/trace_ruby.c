@@ -82,6 +82,8 @@ static enum trace_step next(struct trace_open *t, struct span line)
         return take_cause(t, &place);
     if (is_from == t->flag)
         return TRACE_NOT;
+    if (t->flag && t->strange > 0)
+        return TRACE_OVER; /* bare places: of another message */
     add(t, &place);
     return TRACE_MINE;
 }

@@ -196,6 +196,30 @@ TEST(lines_of_others_between_do_not_break_it)
     CHECK(each_fixture(check_interleaved) > 80);
 }
 
+static void check_twice(const char *name, struct span log, const char *want)
+{
+    struct buf twice;
+    struct told told;
+    buf_init(&twice, 16 << 20);
+    for (int i = 0; i < 2; i++) {
+        REQUIRE(buf_append_span(&twice, log) == 0);
+        if (twice.data[twice.size_bytes - 1] != '\n')
+            REQUIRE(buf_append_byte(&twice, '\n') == 0);
+    }
+    run(&told, buf_span(&twice), 65536);
+    if (told.sum != 2 * count_heads(want))
+        printf("  of %s: %s", name, buf_str(&told.text));
+    CHECK_EQ_INT(told.sum, 2 * count_heads(want));
+    buf_done(&twice);
+    buf_done(&told.text);
+}
+
+/* A crash loop: nothing stands between one and the next. */
+TEST(one_right_behind_the_other_are_two)
+{
+    CHECK(each_fixture(check_twice) > 80);
+}
+
 /* ---- bytes that are no text ---- */
 
 TEST(garbage_around_it_is_no_trace_and_hides_none)
