@@ -1,0 +1,291 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The crash handler's pure parts, and taking: notes of a core, the core pattern's words, and that a
+ * pid that was given to another process is never described. COUNT: how many reuses (200).
+ */
+#include <fcntl.h>
+#include <sched.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mount.h>
+#include <sys/prctl.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "agent/os/core_pattern.h"
+#include "agent/os/linux/core_elf.h"
+#include "agent/os/linux/crash_linux.h"
+#include "agent/os/linux/procfs.h"
+#include "common/port.h"
+#include "common/text.h"
+#include "tests/check.h"
+
+/* ---- words ---- */
+
+static struct os_crash_arguments arguments = {.pid = 4711,
+                                              .inner_pid = 7,
+                                              .tid = 4712,
+                                              .inner_tid = 8,
+                                              .uid = 33,
+                                              .gid = 34,
+                                              .dumpable = 1,
+                                              .signal = 11,
+                                              .time_s = 1000,
+                                              .core_limit = UINT64_MAX,
+                                              .pidfd = 3};
+static struct os_core_name name;
+
+static int expand(const char *pattern, bool uses_pid)
+{
+    struct os_core_words words = {&arguments, "wo/rk er", "/usr/bin/app", "web-1", 2, uses_pid};
+    return os_core_pattern_expand(pattern, &words, &name);
+}
+
+TEST(words_are_cut_before_they_are_expanded)
+{
+    REQUIRE(expand("|/bin/x  %P %e\t%% %F", false) == 0);
+    CHECK_EQ_INT(name.count, 5);
+    CHECK_EQ_STR(name.words[0], "/bin/x");
+    CHECK_EQ_STR(name.words[1], "4711");
+    CHECK_EQ_STR(name.words[2], "wo!rk er");
+    CHECK_EQ_STR(name.words[3], "%");
+    CHECK_EQ_STR(name.words[4], "3");
+    CHECK(name.words[5] == NULL);
+}
+
+TEST(every_specifier_is_what_the_kernel_makes_of_it)
+{
+    REQUIRE(expand("%p %P %i %I %u %g %d %s %t %h %e %E %f %c %C %z%", false) == 0);
+    CHECK_EQ_STR(name.words[0], "7 4711 8 4712 33 34 1 11 1000 web-1 wo!rk er !usr!bin!app app "
+                                "18446744073709551615 2 ");
+    REQUIRE(expand("core", true) == 0);
+    CHECK_EQ_STR(name.words[0], "core.7");
+    REQUIRE(expand("core.%p", true) == 0);
+    CHECK_EQ_STR(name.words[0], "core.7");
+    CHECK_EQ_INT(expand("|x", false), ERR_INVALID);
+    CHECK_EQ_INT(expand("| ", false), ERR_INVALID);
+}
+
+TEST(what_others_can_write_is_not_trusted)
+{
+    struct failure f = {0};
+    CHECK_EQ_INT(os_check_only_root("/proc/self/nothing", &f), ERR_NOTFOUND);
+    if (geteuid() == 0) {
+        CHECK_EQ_INT(os_check_only_root("/bin/sh", &f), 0);
+        int fd = open("/tmp/trawl-only-root", O_CREAT | O_WRONLY | O_CLOEXEC, 0755);
+        REQUIRE(fd >= 0);
+        close(fd);
+        CHECK_EQ_INT(os_check_only_root("/tmp/trawl-only-root", &f), ERR_DENIED);
+        unlink("/tmp/trawl-only-root");
+    }
+}
+
+/* ---- a core's head as the kernel would write it of a process ---- */
+
+static void add_note(struct buf *out, uint32_t type, struct span desc)
+{
+    Elf64_Nhdr header = {sizeof "CORE", (uint32_t)desc.size_bytes, type};
+    static const char padded[8] = "CORE";
+    REQUIRE(buf_append(out, &header, sizeof header) == 0);
+    REQUIRE(buf_append(out, padded, sizeof padded) == 0);
+    REQUIRE(buf_append_span(out, desc) == 0);
+    while (out->size_bytes % 4)
+        REQUIRE(buf_append_byte(out, 0) == 0);
+}
+
+static void make_head(struct buf *out, pid_t pid, struct span auxv, const char *comm)
+{
+    struct buf notes;
+    struct elf_prstatus status = {.pr_pid = pid};
+    struct elf_prpsinfo info = {.pr_pid = pid, .pr_sname = 'R'};
+    siginfo_t si;
+    memset(&si, 0, sizeof si);
+    si.si_signo = SIGSEGV;
+    snprintf(info.pr_fname, sizeof info.pr_fname, "%s", comm);
+    buf_init(&notes, 1 << 16);
+    add_note(&notes, NT_PRSTATUS, span_of(&status, sizeof status));
+    add_note(&notes, NT_PRPSINFO, span_of(&info, sizeof info));
+    add_note(&notes, NT_SIGINFO, span_of(&si, sizeof si));
+    add_note(&notes, NT_AUXV, auxv);
+    Elf64_Ehdr e = {.e_ident = {0x7f, 'E', 'L', 'F', ELFCLASS64, ELFDATA2LSB, EV_CURRENT},
+                    .e_type = ET_CORE,
+                    .e_machine = EM_X86_64,
+                    .e_phoff = sizeof e,
+                    .e_phentsize = sizeof(Elf64_Phdr),
+                    .e_phnum = 1};
+    Elf64_Phdr p = {
+        .p_type = PT_NOTE, .p_offset = sizeof e + sizeof p, .p_filesz = notes.size_bytes};
+    REQUIRE(buf_append(out, &e, sizeof e) == 0 && buf_append(out, &p, sizeof p) == 0);
+    REQUIRE(buf_append_span(out, buf_span(&notes)) == 0);
+    buf_done(&notes);
+}
+
+TEST(a_head_is_parsed_whole_or_not_at_all)
+{
+    struct buf head;
+    struct crash_notes n;
+    struct crash_extent extent;
+    buf_init(&head, 1 << 17);
+    make_head(&head, 42, span_str("0123456789abcdef"), "victim");
+    REQUIRE(crash_head_extent(buf_span(&head), &extent) == 0);
+    CHECK_EQ_INT(extent.head_bytes, head.size_bytes);
+    struct span notes = span_of(head.data + extent.notes_offset, (size_t)extent.notes_bytes);
+    REQUIRE(crash_notes_parse(&n, notes) == 0);
+    CHECK_EQ_INT(n.count, 1);
+    CHECK_EQ_INT(n.threads[0].tid, 42);
+    CHECK_EQ_STR(n.name, "victim");
+    CHECK(n.has_info && n.info.si_signo == SIGSEGV);
+    CHECK_EQ_INT(n.auxv.size_bytes, 16);
+    crash_notes_done(&n);
+    for (size_t cut = 1; cut < notes.size_bytes; cut++)
+        if (crash_notes_parse(&n, span_of(notes.data, cut)) == 0)
+            crash_notes_done(&n);
+    notes.data = (const uint8_t *)"\5\0\0\0\377\377\377\377\1\0\0\0CORE\0\0\0\0";
+    CHECK_EQ_INT(crash_notes_parse(&n, span_of(notes.data, 20)), ERR_CORRUPT);
+    head.data[0] = 'X';
+    CHECK_EQ_INT(crash_head_extent(buf_span(&head), &extent), ERR_CORRUPT);
+    buf_done(&head);
+}
+
+/* ---- pid reuse ---- */
+
+#define PID 100
+
+static pid_t fork_as(pid_t pid, const char *comm)
+{
+    struct {
+        uint64_t flags, pidfd, child_tid, parent_tid, exit_signal, stack, stack_size, tls, set_tid,
+            set_tid_size;
+    } args = {.exit_signal = SIGCHLD, .set_tid = (uintptr_t)&pid, .set_tid_size = 1};
+    pid_t child = (pid_t)syscall(SYS_clone3, &args, sizeof args);
+    if (child == 0) {
+        prctl(PR_SET_NAME, comm, 0, 0, 0);
+        for (;;)
+            pause();
+    }
+    return child;
+}
+
+static void end(pid_t pid)
+{
+    kill(pid, SIGKILL);
+    waitpid(pid, NULL, 0);
+}
+
+static void wait_named(pid_t pid, const char *comm)
+{
+    char data[32];
+    struct span text = {NULL, 0};
+    uint64_t until_us = port_mono_us() + 2000000;
+    do
+        (void)proc_read_pid("", (uint32_t)pid, "comm", data, sizeof data, &text, NULL);
+    while (!proc_starts_with(text, comm) && port_mono_us() < until_us);
+}
+
+/* Takes a crash of PID whose pipe and pidfd are the kernel's; another thread of events replaces the
+ * process at some instant. Returns what was copied. */
+static struct os_crash *take_one(struct span head, int pidfd, bool close_end)
+{
+    int ends[2];
+    struct os_crash *crash = NULL;
+    struct span read_head;
+    struct os_crash_arguments a = {.pid = PID,
+                                   .inner_pid = PID,
+                                   .tid = PID,
+                                   .inner_tid = PID,
+                                   .dumpable = 1,
+                                   .signal = SIGSEGV,
+                                   .pidfd = pidfd};
+    struct os_crash_limits limits = {true, 65536, 1 << 20, true};
+    REQUIRE(pipe2(ends, O_CLOEXEC) == 0);
+    REQUIRE(write(ends[1], head.data, head.size_bytes) == (ssize_t)head.size_bytes);
+    if (close_end)
+        close(ends[1]);
+    os_crash_identify(&a);
+    (void)os_crash_take(&a, &limits, ends[0], false, &crash, &read_head, NULL);
+    if (!close_end)
+        close(ends[1]);
+    return crash;
+}
+
+/* Whether anything of the other process is in it. */
+static bool is_wrong(const struct os_crash *crash)
+{
+    struct os_exception *e = calloc(1, sizeof *e);
+    REQUIRE(e != NULL);
+    os_crash_head(crash, e);
+    bool wrong = strcmp(e->process, "victim") != 0 || strcmp(e->thread, "other") == 0;
+    wrong |= crash->verified && memmem(crash->status.data, crash->status.size_bytes, "other", 5);
+    free(e);
+    return wrong;
+}
+
+static void reuse(unsigned count)
+{
+    static char auxv[4096];
+    struct span aux;
+    struct buf head;
+    unsigned wrong = 0, right = 0, gone = 0;
+    for (unsigned i = 0; i < count; i++) {
+        pid_t victim = fork_as(PID, "victim");
+        REQUIRE(victim == PID);
+        wait_named(PID, "victim");
+        int pidfd = (int)syscall(SYS_pidfd_open, PID, 0);
+        REQUIRE(proc_read_pid("", PID, "auxv", auxv, sizeof auxv, &aux, NULL) == 0);
+        buf_init(&head, 1 << 17);
+        make_head(&head, PID, aux, "victim");
+        /* A sibling from the same fork has the same auxiliary vector: the worst case. */
+        bool replace = i % 4 != 0, at_once = i % 4 == 1;
+        pid_t replacer = 0;
+        if (at_once) {
+            end(PID);
+            REQUIRE(fork_as(PID, "other") == PID);
+            wait_named(PID, "other");
+        } else if (replace && (replacer = fork()) == 0) {
+            struct timespec t = {.tv_nsec = (long)(i * 7919 % 600) * 1000};
+            nanosleep(&t, NULL);
+            kill(PID, SIGKILL);
+            _exit(0);
+        }
+        struct os_crash *crash = take_one(buf_span(&head), pidfd, replace && i % 8 < 4);
+        wrong += is_wrong(crash);
+        right += !replace && crash->verified && crash->has_memory;
+        gone += replace && !crash->verified;
+        os_crash_close(crash);
+        if (replacer > 0)
+            waitpid(replacer, NULL, 0);
+        end(PID);
+        buf_done(&head);
+        close(pidfd);
+    }
+    printf("    %u pid reuses: %u wrong, %u left out, %u of %u right ones described\n", count,
+           wrong, gone, right, (count + 3) / 4);
+    CHECK_EQ_INT(wrong, 0);
+    CHECK_EQ_INT(right, (count + 3) / 4);
+    CHECK(gone > 0);
+    fflush(stdout);
+}
+
+TEST_LIMIT(a_pid_that_was_given_to_another_is_never_described, 300)
+{
+    const char *text = getenv("COUNT");
+    uint64_t count = 200;
+    int status = 1;
+    if (text)
+        REQUIRE(text_u64_in(text, 4, 1000000, &count) == 0);
+    if (unshare(CLONE_NEWPID | CLONE_NEWNS) != 0)
+        check_skip("no namespace of its own can be made here");
+    pid_t init = fork();
+    if (init == 0) {
+        if (mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL) != 0 ||
+            mount("proc", "/proc", "proc", 0, NULL) != 0)
+            _exit(77);
+        reuse((unsigned)count);
+        _exit(0);
+    }
+    REQUIRE(waitpid(init, &status, 0) == init);
+    CHECK(WIFEXITED(status) && WEXITSTATUS(status) == 0);
+}
