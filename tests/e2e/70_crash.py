@@ -193,6 +193,7 @@ def a_program_that_was_there_before_gets_the_whole_core():
     plain_core = wait_for(lambda: finished("%s/p%d.core" % (ROOT, plain_pid)), "the core without us")
     command("install")
     check_equal(status()["previous"], "|%s/keeper p%%p" % ROOT)
+    fresh()
     pid = crash(victim(mib=8))
     core = wait_for(lambda: finished("%s/p%d.core" % (ROOT, pid)), "the core with us")
     check_equal(load_segments(core)[1], len(core), "the core is as long as its headers say")
