@@ -9,6 +9,7 @@
 #include <string.h>
 
 #include "agent/probe_private.h"
+#include "common/port.h"
 #include "common/text.h"
 
 #define SYSTEMCTL "/usr/bin/systemctl"
@@ -98,15 +99,21 @@ void watchdog_drop(struct probe *p)
     c->probe = NULL;
     if (!c->has_exited)
         (void)uv_process_kill(&c->process, 9);
-    if (c->has_exited && !uv_is_closing((uv_handle_t *)&c->output))
+    /* At our own end nothing is waited for. */
+    if (p->owner->is_closed && !c->has_exited)
+        uv_close((uv_handle_t *)&c->process, on_closed);
+    if ((p->owner->is_closed || c->has_exited) && !uv_is_closing((uv_handle_t *)&c->output))
         uv_close((uv_handle_t *)&c->output, on_closed);
 }
 
 void watchdog_begin(struct probe *p)
 {
-    struct child *c = calloc(1, sizeof *c);
-    if (!c)
+    bool is_booted = port_exists("/run/systemd/system"); /* sd_booted(3) */
+    struct child *c = is_booted ? calloc(1, sizeof *c) : NULL;
+    if (!c) {
+        probe_ended(p, NULL, NULL);
         return;
+    }
     char name[] = "systemctl", show[] = "show", end_of_options[] = "--";
     char properties[] = "--property=ActiveState,MainPID,WatchdogUSec,WatchdogTimestampMonotonic";
     (void)text_copy(c->unit, sizeof c->unit, p->rule.unit);

@@ -9,8 +9,8 @@
 #include "agent/watch_private.h"
 #include "common/text.h"
 
-#define BLOCKED_EVERY 10 /* seconds between looks at all threads of a process */
-#define PORT_ASKS_EARLY 3
+#define BLOCKED_EVERY 10  /* seconds between looks at all threads of a process */
+#define PORT_ASKS_EARLY 1 /* the kernel takes milliseconds to list its sockets */
 #define PORT_ASKS_EARLY_US UINT64_C(5000000)
 #define PORT_ASKS_LATER_US UINT64_C(300000000)
 

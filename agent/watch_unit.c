@@ -174,8 +174,13 @@ void watch_unit_close(void *source)
         return;
     if (c) {
         c->owner = NULL;
-        if (!c->has_exited)
+        /* We end: nothing is waited for. */
+        if (!c->has_exited) {
             (void)uv_process_kill(&c->process, SIGNAL_KILL);
+            uv_close((uv_handle_t *)&c->process, on_closed);
+        }
+        if (!c->has_ended)
+            uv_close((uv_handle_t *)&c->output, on_closed);
     }
     os_unit_stream_close(w->stream);
     os_unit_results_close(w->results);

@@ -28,6 +28,7 @@ static void run_victims(const char *path, const char *word)
     char port[16];
     for (int i = 0; i < MANY; i++) {
         snprintf(port, sizeof port, "%d", FIRST_PORT + i);
+        fflush(stdout);
         victims[i] = fork();
         if (victims[i] == 0) {
             if (!freopen("/dev/null", "w", stdout))
