@@ -36,7 +36,7 @@ static void on_trace(void *context, const struct os_exception *exception, uint64
 {
     struct follow_file *file = context;
     const uint64_t where[] = {file->log.device, file->log.inode, (uint64_t)file->log.born_us,
-                              file->base + begin};
+                              file->base + begin, file->place->emptied};
     struct os_exception *e = malloc(sizeof *e);
     if (!e) {
         watcher_report(file->context->watcher, exception);
@@ -136,6 +136,7 @@ void follow_file_close(struct follow_file *file)
 static void begin_anew(struct follow_file *file)
 {
     trace_end(file->trace);
+    file->place->emptied++;
     (void)begin_at(file, 0);
 }
 

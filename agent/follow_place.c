@@ -61,8 +61,8 @@ struct follow_place *follow_places_get(struct follow_places *places, const struc
         if (p->used_us < best->used_us)
             best = p;
     }
-    *best =
-        (struct follow_place){log->device, log->inode, log->born_us, UINT64_MAX, (uint64_t)wall_us};
+    *best = (struct follow_place){log->device, log->inode,        log->born_us,
+                                  UINT64_MAX,  (uint64_t)wall_us, 0};
     return best;
 }
 

@@ -18,6 +18,7 @@ struct follow_place {
     uint64_t device, inode; /* inode 0: free */
     int64_t born_us;
     uint64_t offset, used_us;
+    uint64_t emptied; /* so often it began anew: the same offset is another place then */
 };
 
 struct follow_places {

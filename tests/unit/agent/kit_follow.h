@@ -44,6 +44,7 @@ struct kit_follow {
     char messages[KIT_TOLD_MAX][64];
     char processes[KIT_TOLD_MAX][64];
     uint32_t pids[KIT_TOLD_MAX];
+    uint8_t ids[KIT_TOLD_MAX][16];
 };
 
 static inline void kit_follow_path(const struct kit_follow *k, const char *name, char out[128])
@@ -152,6 +153,9 @@ static inline void kit_follow_take(struct kit_follow *k, const trawl_v1_AgentMes
         snprintf(k->messages[k->records], 64, "%.63s", e->message);
         snprintf(k->processes[k->records], 64, "%.63s", e->process);
         k->pids[k->records] = e->pid;
+        memcpy(k->ids[k->records], e->id.bytes, 16);
+        for (uint64_t i = 0; i < k->records; i++)
+            CHECK(memcmp(k->ids[i], e->id.bytes, 16) != 0);
     }
     k->records++;
     k->sum += e->count;

@@ -48,8 +48,8 @@ TEST_LIMIT(rotation_of_each_kind_loses_and_doubles_nothing, 60)
     kit_follow_append(k, "a.log", "3 written to the new one");
     CHECK(kit_follow_until(k, 3));
     kit_follow_path(k, "a.log", path);
-    REQUIRE(truncate(path, 0) == 0); /* copytruncate */
-    kit_follow_append(k, "a.log", "4 after it was emptied");
+    REQUIRE(truncate(path, 0) == 0);                           /* copytruncate */
+    kit_follow_append(k, "a.log", "4 written to the new one"); /* at the same place as the third */
     CHECK(kit_follow_until(k, 4));
     /* Emptied, and longer than it was before anybody looked again. */
     REQUIRE(truncate(path, 0) == 0);
