@@ -132,7 +132,8 @@ int throws_probe_open(struct throws_probe *p, pid_t pid, const struct throws_pla
     reset(p);
     p->pid = pid;
     p->place_count = count < THROWS_PLACES_MAX ? count : THROWS_PLACES_MAX;
-    memcpy(p->places, places, p->place_count * sizeof *places);
+    for (size_t i = 0; i < p->place_count; i++)
+        p->places[i] = places[i];
     int e = read_pmu(&p->pmu, f);
     if (!e)
         e = make_maps(p, f);
