@@ -86,7 +86,7 @@ function check_library(name) {
     else if (name == "lmdb.h") home("LMDB", "^collector/store_lmdb[a-z_]*\\.c$")
     else if (name ~ /^elfutils\// || name ~ /^(libelf|gelf|dwarf|libdw)\.h$/)
         home("elfutils", "^(agent/os/linux/unwind[a-z_]*|collector/symbols[a-z_]*)\\.c$")
-    else if (name ~ /^libiberty\// || name == "lzma.h") home("libiberty and liblzma", "^collector/symbols[a-z_]*\\.c$")
+    else if (name == "lzma.h") home("liblzma", "^collector/symbols[a-z_]*\\.c$")
     else if (name ~ /^(zlib|zconf)\.h$/) home("zlib", "^agent/os/linux/gzip\\.c$")
     else if (name ~ /^(zstd|zstd_errors|zdict)\.h$/) home("zstd", "^common/zip[a-z_]*\\.c$")
     else if (name == "xxhash.h") home("xxHash", "^common/xxh64\\.c$")
@@ -94,7 +94,7 @@ function check_library(name) {
     else if (name == "microhttpd.h") home("libmicrohttpd", "^collector/http\\.c$")
     else if (name ~ /^curl\//) home("libcurl", "^collector/webhook\\.c$")
     else if (name == "jansson.h") home("jansson", "^((collector|cli)/|agent/intake_json\\.c$)")
-    else if (name ~ /^libiberty\//) home("libiberty", "^agent/os/linux/demangle\\.c$")
+    else if (name ~ /^libiberty\//) home("libiberty", "^(agent/os/linux/demangle|collector/symbols[a-z_]*)\\.c$")
     else if (name == "uv.h" || name ~ /^uv\//) {
         if (FILENAME ~ /^(agent\/os|proto)\// || FILENAME ~ /^agent\/rule\./ ||
             FILENAME ~ /^collector\/((keys|group|report)\.|store\.h$)/ || FILENAME ~ /^cli\/(select|render)\./ ||
