@@ -94,8 +94,11 @@ static inline struct kit_follow *kit_follow_make(const char *logs, const char *f
         snprintf(k->settings.follow, sizeof k->settings.follow, "%s", follow);
     k->settings.follow_own_logs = follow != NULL;
     policy_defaults(&k->policy);
-    k->broker_settings = (struct broker_settings){
-        k->policy_path, 50, k->settings.follow_logs, k->settings.follow, follow != NULL, false};
+    k->broker_settings = (struct broker_settings){.policy_path = k->policy_path,
+                                                  .capture_cpu_percent = 50,
+                                                  .follow_logs = k->settings.follow_logs,
+                                                  .follow = k->settings.follow,
+                                                  .follow_own_logs = follow != NULL};
     return k;
 }
 

@@ -224,7 +224,7 @@ TEST(too_many_events_are_counted)
     struct events *events = NULL;
     clock_fake_init(&clock, 1000, WALL_US);
     REQUIRE(events_open(&events, spool, &clock.clock, NULL, NULL, NULL) == 0);
-    struct os_process_change change = {true, 9, 9, "sh"};
+    struct os_process_change change = {.started = true, .pid = 9, .name = "sh"};
     for (int i = 0; i < EVENTS_PER_SECOND + 12; i++)
         events_on_process(events, &change);
     CHECK_EQ_INT(spool_next_seq(spool, SPOOL_EVENTS), EVENTS_PER_SECOND + 1);
