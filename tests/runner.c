@@ -194,6 +194,8 @@ static enum outcome run(const struct check_test *test)
     printf("%s %s (%" PRId64 " ms)%s%s\n", words[outcome], test->name, now_ms() - start,
            why[0] ? ": " : "", why);
     fflush(stdout);
+    sigprocmask(SIG_SETMASK, &before,
+                NULL); /* else the next test would begin with SIGCHLD blocked */
     return outcome;
 }
 
