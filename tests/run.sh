@@ -252,7 +252,7 @@ step_e2e() {
 # The scenarios in which most happens once more on the sanitized programs, with fewer rounds.
 step_sanitized() {
     build_preset asan || return
-    ROUNDS=10 KILLS=4 COUNT=30 CAPTURES=5 scenarios asan asan_ tests/e2e/{10,12,13,35,41,42,43,44,50}_*.sh
+    ROUNDS=10 KILLS=4 COUNT=30 CAPTURES=5 scenarios asan asan_ tests/e2e/{10,12,13,35,41,42,43,44,50,72,75}_*.sh
 }
 
 # Figures, not checks: only on a machine that is left alone do they mean anything.

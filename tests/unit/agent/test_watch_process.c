@@ -142,7 +142,7 @@ TEST(nothing_followed_nothing_watched)
 
 /* ---- standing still: each takes STALL_US and more ---- */
 
-TEST_LIMIT(a_thread_in_uninterruptible_sleep, 45)
+TEST_LIMIT(a_thread_in_uninterruptible_sleep, 70)
 {
     const trawl_v1_Exception *e = &kit_message.body.exception;
     pid_t shell = run_shell("$V vfork 26000 sleep 60000");
@@ -151,7 +151,7 @@ TEST_LIMIT(a_thread_in_uninterruptible_sleep, 45)
     REQUIRE(kit_wait(&k, KIT_EXCEPTION, "uninterruptible", 0, 24000));
     CHECK_EQ_INT(e->source, trawl_v1_ExceptionSource_HANG);
     CHECK(strstr(e->message, "a thread is in uninterruptible sleep in vfork()") != NULL);
-    REQUIRE(kit_wait(&k, KIT_EVENT, "is out of uninterruptible sleep", 0, 15000));
+    REQUIRE(kit_wait(&k, KIT_EVENT, "is out of uninterruptible sleep", 0, 30000));
     close_source();
     end_shell(shell);
 }
