@@ -11,6 +11,7 @@
 #include <string.h>
 #include <uv.h>
 
+#include "agent/broker_watch.h"
 #include "agent/broker_logs.h"
 #include "agent/broker_wire.h"
 #include "agent/crash_command.h"
@@ -31,7 +32,8 @@
 struct broker {
     int fd;
     const char *policy_path;
-    const char *crash_file;
+    const struct broker_settings *settings;
+    struct broker_logs logs;
     struct policy policy;
     struct policy_hour hour;
     struct broker_request request;
@@ -353,10 +355,55 @@ static void read_io(struct broker *b)
     send_reply(b, 0, NULL);
 }
 
+/* The owner who forbids triage of a process forbids this, too: it is a part of it. */
+static bool may_peek(struct broker *b, uint32_t pid)
+{
+    struct os_process process;
+    return os_process_get("", pid, &process, NULL) == 0 &&
+           policy_allows_kind(&b->policy, "triage", NULL) == 0 &&
+           policy_allows_process(&b->policy, process.name, NULL) == 0;
+}
+
+static void peek(struct broker *b)
+{
+    struct broker_reply *reply = begin_reply(b, BROKER_PEEK, b->request.id);
+    const uint32_t *pids = b->request.body.peek.pids, *tids = b->request.body.peek.tids;
+    uint32_t count = b->request.body.peek.count;
+    struct failure f = {0};
+    if (count > BROKER_PEEK_MAX)
+        count = BROKER_PEEK_MAX;
+    int e = policy_load(&b->policy, b->policy_path, &f);
+    for (uint32_t i = 0; !e && i < count; i++) {
+        struct os_peek *out = &reply->body.peek.list[i];
+        if (may_peek(b, pids[i]))
+            os_peek(pids[i], tids[i], b->request.body.peek.ports, out);
+        else
+            *out = (struct os_peek){.pid = pids[i], .tid = tids[i], .error = ERR_REFUSED};
+    }
+    reply->body.peek.count = e ? 0 : count;
+    send_reply(b, e, &f);
+}
+
+/* The policy is read anew, as for a capture. */
+static void open_log(struct broker *b)
+{
+    struct failure f = {0};
+    int fd = -1;
+    struct broker_log *out = &begin_reply(b, BROKER_OPEN_LOG, b->request.id)->body.log;
+    int e = policy_load(&b->policy, b->policy_path, &f);
+    if (!e)
+        e = broker_logs_open(&b->logs, b->settings, &b->policy, &b->request.body.log, out, &fd, &f);
+    b->reply.error = e;
+    if (e)
+        text_copy(b->reply.text, sizeof b->reply.text, f.text);
+    (void)os_message_send(b->fd, &b->reply, sizeof b->reply, fd, NULL);
+    close_fd(fd);
+}
+
 static void remove_crash_handler(struct broker *b)
 {
     struct failure f = {0};
-    int e = crash_remove(b->crash_file, false, true, &f);
+    int e = crash_remove(b->settings->crash_file, false, true, &f);
     begin_reply(b, BROKER_CRASH_REMOVE, b->request.id);
     send_reply(b, e, &f);
 }
@@ -394,6 +441,9 @@ static void serve(struct broker *b, int passed_fd)
         break;
     case BROKER_BASE:
         take_base(b, &passed_fd);
+        break;
+    case BROKER_WATCH:
+        watch(b, passed_fd);
         break;
     case BROKER_OPEN_LOG:
         open_log(b);
@@ -437,7 +487,7 @@ int broker_run(int fd, void *context)
     b->fd = fd;
     b->base_fd = -1;
     b->policy_path = settings->policy_path;
-    b->crash_file = settings->crash_file;
+    b->settings = settings;
     b->job.cpu_percent = settings->capture_cpu_percent;
     os_costs_measure(&b->job.costs);
     int e = 0;

@@ -29,12 +29,15 @@
 
 enum broker_op {
     BROKER_RESOLVE = 1, /* which processes match */
-    BROKER_RUN,     /* take one kind of one process; bytes go to the descriptor that comes along */
-    BROKER_STOP,    /* kill the worker that runs */
-    BROKER_READ_IO, /* I/O counters of processes */
-    BROKER_USAGE,   /* what the broker itself costs */
-    BROKER_CRASH_REMOVE, /* take out the crash handler that the agent's setting put there */
-    BROKER_BASE          /* the descriptor that comes along is the page list for the next run */
+    BROKER_RUN,      /* take one kind of one process; bytes go to the descriptor that comes along */
+    BROKER_STOP,     /* kill the worker that runs */
+    BROKER_READ_IO,  /* I/O counters of processes */
+    BROKER_USAGE,    /* what the broker itself costs */
+    BROKER_BASE,     /* the descriptor that comes along is the page list for the next run */
+    BROKER_OPEN_LOG, /* a descriptor comes with the reply */
+    BROKER_WATCH,    /* look at a process for as long as it lives (watch.h); body as of RUN */
+    BROKER_PEEK,     /* what threads wait in */
+    BROKER_CRASH_REMOVE /* take out the crash handler that the agent's setting put there */
 };
 
 struct broker_selector {
@@ -90,6 +93,12 @@ struct broker_request {
             uint32_t count;
             uint32_t pids[BROKER_IO_MAX];
         } io;
+        struct {
+            uint32_t count;
+            uint32_t pids[BROKER_PEEK_MAX];
+            uint32_t tids[BROKER_PEEK_MAX]; /* 0: the main thread */
+            bool ports;                     /* those they listen on, too */
+        } peek;
         struct broker_open_log log;
     } body;
 };
@@ -147,6 +156,10 @@ struct broker_reply {
             struct os_process_io list[BROKER_IO_MAX];
         } io;
         struct broker_usage usage;
+        struct {
+            uint32_t count;
+            struct os_peek list[BROKER_PEEK_MAX];
+        } peek;
         struct broker_log log;
     } body;
 };

@@ -10,6 +10,7 @@
 #include "agent/agent.h"
 #include "agent/crash_command.h"
 #include "agent/crash_handler.h"
+#include "agent/emit.h"
 #include "common/log.h"
 #include "common/text.h"
 
@@ -63,6 +64,8 @@ static const struct command commands[] = {
      "trawl-agent join --collector collector.example --join TOKEN --name web-1"},
     {"self-test", agent_self_test, "what the agent costs here and what this host can give",
      "trawl-agent self-test -o json"},
+    {"emit", emit_nothing, "report an exception to the agent of this host ('emit --help')",
+     "trawl-agent emit --type backup-failed --message \"no space on /srv\" --tag job=nightly"},
     {"crash-handler", NULL, "install, remove or show what the kernel runs at a crash",
      "trawl-agent crash-handler install"},
     {"sample-config", print_sample, "print a commented settings file and policy file",
@@ -107,7 +110,7 @@ static int unknown_command(const char *name)
     const char *nearest = text_nearest(name, names);
     fprintf(stderr,
             "trawl-agent: unknown command '%s'%s%s%s; there are: run, join, self-test, "
-            "crash-handler, sample-config, version, help\n",
+            "crash-handler, emit, sample-config, version, help\n",
             name, nearest ? ", did you mean '" : "", nearest ? nearest : "", nearest ? "'" : "");
     return EXIT_USAGE;
 }

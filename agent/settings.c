@@ -35,6 +35,12 @@ static const struct conf_row rows[] = {
     {"follow", CONF_LIST, AT(follow), 0, 0, "", "NAME,...",
      "processes whose counters are always kept, and whose end, restart and standstill are told",
      false},
+    {"follow-logs", CONF_LIST, AT(follow_logs), 0, 0, "", "PATTERN,...",
+     "log files in which error traces are looked for: /var/log/shop/*.log", false},
+    {"follow-own-logs", CONF_BOOL, AT(follow_own_logs), 0, 0, "yes", NULL,
+     "look for error traces in the log files that followed processes have open, too", false},
+    {"journal", CONF_BOOL, AT(journal), 0, 0, "yes", NULL,
+     "look for error traces in the journal, where this host has one", false},
     {"probe", CONF_LIST, AT(probe), 0, 0, "", "PROBE,...",
      "what must answer: tcp:HOST:PORT, http://HOST:PORT/PATH or unit-watchdog:UNIT, each with "
      "every=5s timeout=2s failures=3",

@@ -26,6 +26,9 @@ struct settings {
     char state_dir[STATE_PATH_SIZE];
     char user[64];
     char follow[1024];
+    char follow_logs[1024];
+    bool follow_own_logs;
+    bool journal;
     char probe[2048];
     uint64_t busiest;
     char throws[512];

@@ -4,6 +4,10 @@
 
 #include <stdlib.h>
 
+#include "agent/crashes.h"
+#include "agent/follow.h"
+#include "agent/intake.h"
+#include "agent/source_throws.h"
 #include "agent/watch_kernel.h"
 #include "agent/watch_probe.h"
 #include "agent/watch_process.h"
@@ -11,8 +15,12 @@
 #include "common/log.h"
 
 static const struct source table[] = {
+    {"crashes", crashes_open, crashes_second, crashes_close},
     {"kernel messages", watch_kernel_open, watch_kernel_second, watch_kernel_close},
+    {"logs", follow_open, follow_second, follow_close},
     {"processes", watch_process_open, watch_process_second, watch_process_close},
+    {"throws", source_throws_open, source_throws_second, source_throws_close},
+    {"reports", intake_open, intake_second, intake_close},
     {"units", watch_unit_open, watch_unit_second, watch_unit_close},
     {"probes", watch_probe_open, NULL, watch_probe_close},
     {NULL, NULL, NULL, NULL},

@@ -71,6 +71,25 @@ static void add_cap(void *context, const char *name, bool available, const char 
     }
 }
 
+/* Where everybody may reach it, though only we can make it: before the privileges are gone. Without
+ * it the agent runs all the same, and says so when it cannot listen there. */
+static void make_intake_dir(const struct settings *s)
+{
+    char path[STATE_PATH_SIZE];
+    uv_fs_t request;
+    settings_intake(s, path, sizeof path);
+    if (strcmp(path, SETTINGS_INTAKE) != 0)
+        return;
+    bool is_made = uv_fs_mkdir(NULL, &request, SETTINGS_INTAKE_DIR, 0755, NULL) == 0;
+    uv_fs_req_cleanup(&request);
+    if (is_made) { /* whatever the umask says */
+        uv_fs_chmod(NULL, &request, SETTINGS_INTAKE_DIR, 0755, NULL);
+        uv_fs_req_cleanup(&request);
+    }
+    if (strcmp(s->user, "root") != 0)
+        (void)os_give_directory(SETTINGS_INTAKE_DIR, s->user, NULL);
+}
+
 /* Without it, everything else still works. */
 static void install_crash_handler(const struct settings *s)
 {

@@ -55,6 +55,26 @@ struct cmd_fetch_options {
     bool json;
 };
 
+struct cmd_exceptions_options {
+    struct cli_common common;
+    int64_t last_us;
+    char from[CMD_TIME_SIZE], to[CMD_TIME_SIZE], group[32];
+    bool follow;
+};
+
+struct cmd_groups_options {
+    struct cli_common common;
+    int64_t last_us;
+    char from[CMD_TIME_SIZE], to[CMD_TIME_SIZE];
+    bool resolved;
+};
+
+struct cmd_want_options {
+    struct cli_common common;
+    char what[CMD_WHAT_SIZE];
+    uint64_t count;
+};
+
 struct cmd_symbols_options {
     struct cli_common common;
     bool force;
@@ -74,6 +94,11 @@ int cmd_show(struct cli *cli, struct failure *f);
 int cmd_watch(struct cli *cli, struct failure *f);
 int cmd_cancel(struct cli *cli, struct failure *f);
 int cmd_fetch(struct cli *cli, struct failure *f);
+int cmd_exceptions(struct cli *cli, struct failure *f);
+int cmd_groups(struct cli *cli, struct failure *f);
+int cmd_group(struct cli *cli, struct failure *f);
+int cmd_want(struct cli *cli, struct failure *f);
+int cmd_resolve(struct cli *cli, struct failure *f);
 int cmd_symbols(struct cli *cli, struct failure *f);
 int cmd_context(struct cli *cli, struct failure *f);
 int cmd_completion(struct cli *cli, struct failure *f);

@@ -23,8 +23,8 @@ const char *const CLI_OUTPUTS[] = {"table", "wide", "json", NULL};
 static const char *const OUTPUTS_CSV[] = {"table", "wide", "json", "csv", NULL};
 
 /* Known from PRODUCT's command line, and on their way. */
-static const char *const LATER[] = {"retry", "diff",  "groups", "group", "want",   "exceptions",
-                                    "rules", "audit", "freeze", "thaw",  "import", NULL};
+static const char *const LATER[] = {"retry",  "diff", "rules",  "audit",
+                                    "freeze", "thaw", "import", NULL};
 
 struct common_row {
     unsigned takes; /* 0: every command */

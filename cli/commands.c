@@ -114,6 +114,39 @@ static const struct conf_row FETCH_ROWS[] = {
 };
 static const struct conf_short FETCH_SHORTS[] = {{'o', "output"}};
 
+#define EXCEPTIONS(member) CLI_OPTIONS(cmd_exceptions_options, member)
+static const struct conf_row EXCEPTIONS_ROWS[] = {
+    {"follow", CONF_BOOL, EXCEPTIONS(follow), 0, 0, NULL, NULL,
+     "and then as they happen, until Ctrl-C", true},
+    {"group", CONF_STRING, EXCEPTIONS(group), 0, 0, NULL, "GROUP", "only those of this group",
+     true},
+    {"last", CONF_DURATION_US, EXCEPTIONS(last_us), SECOND_US, 3650 * DAY_US, "1h", "TIME",
+     "look back this long", true},
+    {"from", CONF_STRING, EXCEPTIONS(from), 0, 0, NULL, "TIME", "begin: 14:02, -10m, RFC 3339",
+     true},
+    {"to", CONF_STRING, EXCEPTIONS(to), 0, 0, NULL, "TIME", "end (default: now)", true},
+};
+static const struct conf_short EXCEPTIONS_SHORTS[] = {{'f', "follow"}};
+
+#define GROUPS(member) CLI_OPTIONS(cmd_groups_options, member)
+static const struct conf_row GROUPS_ROWS[] = {
+    {"resolved", CONF_BOOL, GROUPS(resolved), 0, 0, NULL, NULL, "those that are resolved, too",
+     true},
+    {"last", CONF_DURATION_US, GROUPS(last_us), SECOND_US, 3650 * DAY_US, "1d", "TIME",
+     "seen within this time", true},
+    {"from", CONF_STRING, GROUPS(from), 0, 0, NULL, "TIME", "begin: 14:02, -10m, RFC 3339", true},
+    {"to", CONF_STRING, GROUPS(to), 0, 0, NULL, "TIME", "end (default: now)", true},
+};
+
+#define WANT(member) CLI_OPTIONS(cmd_want_options, member)
+static const struct conf_row WANT_ROWS[] = {
+    {"what", CONF_LIST, WANT(what), 0, 0, NULL, "KIND,...",
+     "kinds of evidence, as of trawl capture; core: the whole memory", true},
+    {"count", CONF_U64, WANT(count), 0, 1000, "1", "N", "of the next N; 0: nothing more is wanted",
+     true},
+};
+static const struct conf_short WANT_SHORTS[] = {{'n', "count"}};
+
 #define SYMBOLS(member) CLI_OPTIONS(cmd_symbols_options, member)
 static const struct conf_row SYMBOLS_ROWS[] = {
     {"force", CONF_BOOL, SYMBOLS(force), 0, 0, NULL, NULL,

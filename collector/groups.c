@@ -160,6 +160,38 @@ static struct group *rest_group(struct groups *groups, const trawl_v1_Exception 
     return group;
 }
 
+/* The group that has this signature under offsets, when names came and it was not looked at yet. */
+static struct group *unnamed_group(struct groups *groups, const trawl_v1_Exception *e,
+                                   struct group_signature *signature, int *err)
+{
+    struct group_signature *raw = malloc(sizeof(*raw));
+    *err = ERR_NOMEM;
+    if (!raw)
+        return NULL;
+    *err = ERR_NOTFOUND;
+    group_signature(e, NULL, raw);
+    bool same = !memcmp(raw->bytes, signature->bytes, GROUP_SIGNATURE_SIZE);
+    struct group *group = same ? NULL : cache_by_signature(groups, raw->bytes, err);
+    if (group && memcmp(group->record.signature.bytes, raw->bytes, GROUP_SIGNATURE_SIZE) != 0) {
+        group = NULL; /* it has its name, and that is another one */
+        *err = ERR_NOTFOUND;
+    }
+    if (group)
+        groups_rename_later(groups, group->record.id);
+    free(raw);
+    return group;
+}
+
+static struct group *new_group(struct groups *groups, struct lane *lane,
+                               const trawl_v1_Exception *e, struct group_signature *signature,
+                               struct group_rows *rows, int *err)
+{
+    if (lane->quota.groups >= groups->limits.groups_host_hour)
+        return rest_group(groups, e, signature, rows, err);
+    lane->quota.groups++;
+    return begin_group(groups, e, signature, rows, err);
+}
+
 static struct group *find_group(struct groups *groups, struct lane *lane,
                                 const trawl_v1_Exception *e, struct group_rows *rows, int *err)
 {
@@ -168,17 +200,13 @@ static struct group *find_group(struct groups *groups, struct lane *lane,
     *err = ERR_NOMEM;
     if (!s)
         return NULL;
-    group_signature(e, groups->collector->symbols ? &names : NULL, s);
     *err = 0;
+    group_signature(e, &names, s);
     struct group *group = cache_by_signature(groups, s->bytes, err);
-    if (!group && *err == ERR_NOTFOUND) {
-        if (lane->quota.groups < groups->limits.groups_host_hour) {
-            lane->quota.groups++;
-            group = begin_group(groups, e, s, rows, err);
-        } else {
-            group = rest_group(groups, e, s, rows, err);
-        }
-    }
+    if (!group && *err == ERR_NOTFOUND)
+        group = unnamed_group(groups, e, s, err);
+    if (!group && *err == ERR_NOTFOUND)
+        group = new_group(groups, lane, e, s, rows, err);
     free(s);
     return group;
 }

@@ -420,7 +420,7 @@ static bool was_given(const struct action *a, struct incident *incident)
     return (a->wanted & ~given.kinds) == 0;
 }
 
-static void want_again(struct groups *groups, struct group *group, const struct action *a)
+static void want_again(struct group *group, const struct action *a)
 {
     trawl_v1_Group *r = &group->record;
     if (!r->want_count || group->state.want_tries >= GROUP_WANT_TRIES) {

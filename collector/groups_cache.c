@@ -325,6 +325,7 @@ int groups_open(struct groups **out, struct collector *c, struct failure *f)
     if (!groups)
         return fail(f, ERR_NOMEM, "out of memory");
     groups->collector = c;
+    groups->renames = calloc(GROUPS_RENAMES_MAX, sizeof(*groups->renames));
     groups->limits = limits_of(c->settings);
     list_init(&groups->recent);
     for (size_t i = 0; i < sizeof groups->flying / sizeof groups->flying[0]; i++)
@@ -336,7 +337,7 @@ int groups_open(struct groups **out, struct collector *c, struct failure *f)
         list_init(&groups->by_signature[i]);
         list_init(&groups->lanes[i]);
     }
-    int e = read_anew(groups);
+    int e = groups->renames ? read_anew(groups) : ERR_NOMEM;
     if (e) {
         groups_close(groups);
         return fail(f, e, "cannot read the groups of exceptions from the store: %s", err_text(e));
@@ -351,5 +352,6 @@ void groups_close(struct groups *groups)
     if (!groups)
         return;
     forget(groups);
+    free(groups->renames);
     free(groups);
 }

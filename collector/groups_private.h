@@ -22,6 +22,7 @@
 #define GROUPS_TOLD_US (7 * 24 * 3600 * INT64_C(1000000))
 #define GROUPS_FLYING_MAX 8192
 #define GROUPS_ACTIONS_MAX 1000
+#define GROUPS_RENAMES_MAX 1000
 #define GROUPS_WANTS_MAX 32
 
 struct group_host {
@@ -83,16 +84,21 @@ struct groups {
     struct list followers;
     char wants[GROUPS_WANTS_MAX][16]; /* ids, newest first */
     size_t want_count;
+    char (*renames)[16]; /* ids of groups whose frames may have got names */
+    size_t rename_count;
 };
 
 /* ---- rows ---- */
 
-#define ROWS_MAX 64
+#define ROWS_MAX 1000 /* of one commit */
+struct group_row {
+    enum store_op_type type;
+    struct key key;
+    size_t end; /* of its value in `bytes` */
+};
 struct group_rows {
-    struct store_op ops[ROWS_MAX];
-    struct key keys[ROWS_MAX];
-    size_t ends[ROWS_MAX]; /* of values in `bytes` */
-    size_t count;
+    struct group_row *list;
+    size_t count, capacity;
     struct buf bytes;
     int e; /* the first error; later calls do nothing */
 };
@@ -156,5 +162,7 @@ void want_put(struct group_rows *rows, const struct group *group);
 /* ---- symbols ---- */
 
 void groups_symbols_open(struct groups *groups);
+void groups_rename_later(struct groups *groups, const char *id);
+void groups_rename_some(struct groups *groups); /* once a second */
 
 #endif

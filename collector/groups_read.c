@@ -245,5 +245,7 @@ void groups_tick(struct groups *groups)
         return;
     act_tick(groups);
     if (!groups->broken)
+        groups_rename_some(groups);
+    if (!groups->broken)
         forget_old(groups);
 }

@@ -6,31 +6,42 @@
  */
 #include "collector/groups_private.h"
 
+#include <stdlib.h>
 #include <string.h>
 
 #define BYTES_MAX (4u * 1024 * 1024)
 
 void group_rows_init(struct group_rows *rows)
 {
-    rows->count = 0;
-    rows->e = 0;
-    buf_init(&rows->bytes, (size_t)ROWS_MAX * STORE_VALUE_MAX / 4);
+    *rows = (struct group_rows){.count = 0};
+    buf_init(&rows->bytes, BYTES_MAX);
 }
 
 void group_rows_done(struct group_rows *rows)
 {
+    free(rows->list);
     buf_done(&rows->bytes);
+}
+
+static int grow(struct group_rows *rows)
+{
+    size_t capacity = rows->capacity ? 2 * rows->capacity : 32;
+    if (rows->count == ROWS_MAX)
+        return ERR_LIMIT;
+    struct group_row *list = realloc(rows->list, capacity * sizeof(*list));
+    if (!list)
+        return ERR_NOMEM;
+    rows->list = list;
+    rows->capacity = capacity;
+    return 0;
 }
 
 static void add_op(struct group_rows *rows, enum store_op_type type, struct key key)
 {
-    if (!rows->e && rows->count == ROWS_MAX)
-        rows->e = ERR_LIMIT;
-    if (rows->e)
-        return;
-    rows->ops[rows->count].type = type;
-    rows->keys[rows->count] = key;
-    rows->ends[rows->count++] = rows->bytes.size_bytes;
+    if (!rows->e && rows->count == rows->capacity)
+        rows->e = grow(rows);
+    if (!rows->e)
+        rows->list[rows->count++] = (struct group_row){type, key, rows->bytes.size_bytes};
 }
 
 void group_rows_put(struct group_rows *rows, struct key key)
@@ -89,13 +100,21 @@ static void link_up(struct groups *groups, struct group_rows *rows)
     group_rows_put_u64(rows, key, groups->version + 1);
 }
 
-static void place_values(struct group_rows *rows)
+static int submit(struct groups *groups, const struct group_rows *rows, store_done_fn done,
+                  void *context)
 {
+    struct store_op *ops = calloc(rows->count, sizeof(*ops));
+    if (!ops)
+        return ERR_NOMEM;
     for (size_t i = 0; i < rows->count; i++) {
-        size_t from = i ? rows->ends[i - 1] : 0;
-        rows->ops[i].key = key_span(&rows->keys[i]);
-        rows->ops[i].value = span_of(rows->bytes.data + from, rows->ends[i] - from);
+        const struct group_row *row = &rows->list[i];
+        size_t from = i ? rows->list[i - 1].end : 0;
+        struct span value = span_of(rows->bytes.data + from, row->end - from);
+        ops[i] = (struct store_op){row->type, key_span(&row->key), value};
     }
+    int e = kv_commit(groups->collector->store, KEYS_GROUPS_PART, ops, rows->count, done, context);
+    free(ops);
+    return e;
 }
 
 static void break_chain(struct groups *groups)
@@ -109,11 +128,9 @@ int group_rows_commit(struct groups *groups, struct group_rows *rows, store_done
                       void *context)
 {
     link_up(groups, rows);
-    place_values(rows);
     int e = groups->broken ? ERR_BUSY : rows->e;
     if (!e)
-        e = kv_commit(groups->collector->store, KEYS_GROUPS_PART, rows->ops, rows->count, done,
-                      context);
+        e = submit(groups, rows, done, context);
     if (e) { /* memory is ahead of what will be stored */
         break_chain(groups);
         return e;

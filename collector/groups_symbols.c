@@ -346,5 +346,5 @@ static void on_added(void *context, struct span build_id)
 
 void groups_symbols_open(struct groups *groups)
 {
-    (void)groups;
+    symbols_on_added(groups->collector->symbols, on_added, groups);
 }

@@ -192,6 +192,53 @@ struct key keys_capture(uint32_t no)
     return key;
 }
 
+/* ---- groups ---- */
+
+static struct key keys_kind(char kind)
+{
+    struct key key = {.size_bytes = 0};
+    put(&key, &kind, 1);
+    return key;
+}
+
+struct key keys_group(char kind, const char *id)
+{
+    struct key key = keys_kind(kind);
+    put_text(&key, id);
+    return key;
+}
+
+struct key keys_group_bytes(char kind, const uint8_t bytes[16])
+{
+    struct key key = keys_kind(kind);
+    put(&key, bytes, 16);
+    return key;
+}
+
+struct key keys_group_host(const char *id, const char *host)
+{
+    struct key key = keys_group('h', id);
+    put(&key, "", 1);
+    put_text(&key, host);
+    return key;
+}
+
+struct key keys_group_sample(const char *id, uint32_t slot)
+{
+    struct key key = keys_group('o', id);
+    put(&key, "", 1);
+    put_u32(&key, slot);
+    return key;
+}
+
+struct key keys_group_told(int64_t at_us, const uint8_t exception[16])
+{
+    struct key key = keys_kind('e');
+    put_time(&key, at_us);
+    put(&key, exception, 16);
+    return key;
+}
+
 struct key keys_symbol_file(struct span build_id)
 {
     struct key key = keys_text("b");

@@ -63,6 +63,16 @@ struct key keys_incident(int64_t created_us, const char *id);
 struct key keys_target(const char *host);
 struct key keys_artifact(const char *host, uint32_t no);
 struct key keys_capture(uint32_t no);
+struct key keys_target_of(const char *host, uint32_t capture);
+
+#define KEYS_GROUPS_PART "groups"
+/* 'g', 'x', 'w' with a group's id; 'l' with a host's name ("": the fleet). */
+struct key keys_group(char kind, const char *id);
+/* 's' with a signature, 'c' with a state ID, 'd' and 'p' with an exception's: 16 bytes. */
+struct key keys_group_bytes(char kind, const uint8_t bytes[16]);
+struct key keys_group_host(const char *id, const char *host); /* host "": prefix of all */
+struct key keys_group_sample(const char *id, uint32_t slot);
+struct key keys_group_told(int64_t at_us, const uint8_t exception[16]);
 struct key keys_symbol_file(struct span build_id);
 struct key keys_symbol_page(uint32_t no);
 /* "<incident>/<host>/<no>"; 128 bytes are enough. */

@@ -30,7 +30,7 @@ prefix="${TRAWL_DEPS:-${XDG_CACHE_HOME:-${HOME:?}/.cache}/trawl/deps}/mbedtls"
 # "a|b" means: a, or b where this release has no a. "?cmd:pkg" means: pkg, unless the command exists already.
 build_pkgs="cmake ninja-build gcc libc6-dev pkg-config python3 ca-certificates dpkg-dev debian-archive-keyring
 	libuv1-dev libnghttp2-dev nanopb libnanopb-dev protobuf-compiler python3-protobuf liblmdb-dev libdw-dev libelf-dev
-	zlib1g-dev libiberty-dev libxxhash-dev liblzma-dev libbz2-dev libzstd-dev libjansson-dev libinih-dev"
+	zlib1g-dev libxxhash-dev liblzma-dev libbz2-dev libzstd-dev libiberty-dev libjansson-dev libinih-dev"
 farm_pkgs="redis-server nginx iproute2 openssl procps util-linux"
 # What the tests of the capture engine capture: a program in each language. Debian's JRE runs a .java file by itself.
 target_pkgs="?go:golang-go ?rustc:rustc ?java:openjdk-17-jre-headless|default-jre-headless postgresql-15|postgresql"

@@ -19,12 +19,12 @@ static const struct kind table[] = {
     {"mini", false, true, true},      {"core", false, true, true},
     {"counters", true, false, false}, {"events", true, false, false},
     {"logs", true, false, false},     {"net", false, false, false},
-    {"crash", false, false, false},
+    {"throws", false, false, false},  {"crash", false, false, false},
 };
 #define COUNT (sizeof table / sizeof table[0])
 
-const char *const KINDS[] = {"triage",   "stacks", "stacks0", "profile", "mini",  "core",
-                             "counters", "events", "logs",    "net",     "crash", NULL};
+const char *const KINDS[] = {"triage", "stacks", "stacks0", "profile", "mini",  "core", "counters",
+                             "events", "logs",   "net",     "throws",  "crash", NULL};
 
 static const struct kind *find(const char *name)
 {

@@ -9,7 +9,7 @@
 #include "common/err.h"
 #include "proto/codec.h"
 
-#define KINDS_WORDS "triage stacks stacks0 profile mini core counters events logs net crash"
+#define KINDS_WORDS "triage stacks stacks0 profile mini core counters events logs net throws crash"
 #define KINDS_PAUSE_DEFAULT_US 50000
 #define KINDS_PAUSE_HARD_US 250000      /* more only with allow_pause */
 #define KINDS_PAUSE_LONGEST_US 30000000 /* a watchdog restarts what stays silent for longer */

@@ -1,120 +1,248 @@
-#!/usr/bin/python3
 # SPDX-License-Identifier: Apache-2.0
-"""From the crash of a process to the process gone and its port free, by who handles it, in one run: no core at all, a bare
-handler that only closes the pipe, Trawl's, a plain core file, systemd-coredump where it is installed. Prints ratios to no
-core at all. The core pattern is the system's: a lock is held, and it is put back.
+"""How long a crashed process stays: from the signal to the process gone and its port free, in one run, on one machine, for the
+same program (victim.c): no core at all, a handler that only closes the pipe, Trawl's handler, a plain core file, systemd-coredump.
 
-usage: run.py BUILD_DIR [-m MIB] [-t THREADS] [-n RUNS] [--slow-runs N]   (a release build; as root)"""
+    cmake --build build/release && BUILD_DIR=build/release /usr/bin/python3 tests/bench/crash/run.py [--quick]
+
+Medians of --runs crashes in ms, and their ratio to no core at all. Nothing here passes or fails. Needs root; sets the machine's
+core_pattern while it runs, under the lock that all tests share, and puts it back. systemd-coredump is measured where the package
+is installed: without systemd as init a small activator stands in for its socket."""
 import argparse
-import atexit
 import fcntl
 import os
 import resource
+import select
 import shutil
+import signal
 import socket
 import statistics
 import subprocess
+import sys
+import tempfile
 import time
 
-args = argparse.ArgumentParser()
-args.add_argument("build")
-args.add_argument("-m", "--mib", type=int, default=1024)
-args.add_argument("-t", "--threads", type=int, default=200)
-args.add_argument("-n", "--runs", type=int, default=7)
-args.add_argument("--slow-runs", type=int, default=2)
-args = args.parse_args()
-VICTIM = os.path.join(args.build, "victims", "crash")
+BUILD = os.environ.get("BUILD_DIR", "build/release")
+VICTIM = os.path.join(BUILD, "bench", "bench_crash_victim")
+CLOSE = os.path.join(BUILD, "bench", "bench_crash_close")
+AGENT = os.path.join(BUILD, "bin", "trawl-agent")
 PATTERN = "/proc/sys/kernel/core_pattern"
-ROOT = "/var/lib/trawl-bench-%d" % os.getpid()
-lock = open("/run/lock/trawl-core-pattern.lock", "w")
-fcntl.flock(lock, fcntl.LOCK_EX)
-before = open(PATTERN).read()
-os.mkdir(ROOT, 0o755)
+LOCK = "/run/lock/trawl-core-pattern.lock"
+COREDUMPD = "/lib/systemd/systemd-coredump"
+COREDUMP_SOCKET = "/run/systemd/coredump"
 
 
-def put(text):
+def arguments():
+    words = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    words.add_argument("--runs", type=int, default=7, help="crashes of each way, of which the median is shown (7)")
+    words.add_argument("--slow-runs", type=int, default=2, help="the same for core file and systemd-coredump (2)")
+    words.add_argument("--mib", type=int, nargs="+", default=[64, 1024], help="sizes of the victim (64 1024)")
+    words.add_argument("--threads", type=int, nargs="+", default=[4, 200], help="its threads (4 200)")
+    words.add_argument("--random", action="store_true", help="its memory does not compress (else about as a heap does)")
+    words.add_argument("--huge", action="store_true", help="its memory is on huge pages, which are quick to free")
+    words.add_argument("--quick", action="store_true", help="64 MiB, 4 and 200 threads, 3 runs")
+    words.add_argument("--only", nargs="+", metavar="WAY", help="only these: none, close, trawl, file, systemd")
+    chosen = words.parse_args()
+    if chosen.quick:
+        chosen.mib, chosen.runs, chosen.slow_runs = [64], 3, 1
+    chosen.words = [w for w in ("random", "huge") if getattr(chosen, w)]
+    return chosen
+
+
+def set_pattern(text):
     with open(PATTERN, "w") as f:
         f.write(text)
 
 
-def put_back():
-    put(before)
-    shutil.rmtree(ROOT, ignore_errors=True)
+def get_pattern():
+    with open(PATTERN) as f:
+        return f.read().strip()
 
 
-atexit.register(put_back)
-
-
-def free_port():
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        return s.getsockname()[1]
-
-
-def one(limit, **more):
-    """Milliseconds until it is gone, and until its port can be bound again."""
-    port = free_port()
-    p = subprocess.Popen([VICTIM, str(args.threads), str(args.mib), str(port), "segv"], stdin=subprocess.PIPE,
-                         stdout=subprocess.PIPE, cwd=ROOT,
-                         preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_CORE, (limit, limit)))
-    assert p.stdout.readline() == b"ready\n"
-    began = time.monotonic()
-    p.stdin.close()
-    p.wait()
-    gone = time.monotonic()
+def wait_free(port):
+    """Until the port can be bound again."""
     while True:
         with socket.socket() as s:
-            s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             try:
                 s.bind(("127.0.0.1", port))
-                break
+                return
             except OSError:
-                pass
+                time.sleep(0.0005)
+
+
+def crash(mib, threads, words, core_limit):
+    """ms from the signal to the process gone, and to its port free."""
+    victim = subprocess.Popen([VICTIM, str(mib), str(threads)] + words, stdout=subprocess.PIPE, text=True,
+                              preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_CORE, (core_limit, core_limit)))
+    port = int(victim.stdout.readline())
+    time.sleep(0.2)
+    pidfd = os.pidfd_open(victim.pid)
+    poll = select.poll()
+    poll.register(pidfd, select.POLLIN)
+    begin = time.monotonic()
+    os.kill(victim.pid, signal.SIGSEGV)
+    poll.poll()
+    gone = time.monotonic()
+    wait_free(port)
     free = time.monotonic()
-    for name in os.listdir(ROOT):
-        if name.startswith("core"):
-            os.unlink(os.path.join(ROOT, name))
-    return (gone - began) * 1e3, (free - began) * 1e3
+    os.close(pidfd)
+    victim.wait()
+    return (gone - begin) * 1e3, (free - begin) * 1e3
 
 
-def bare():
-    path = ROOT + "/bare"
-    source = "#include <unistd.h>\nint main(void) { char b[65536]; (void)!read(0, b, sizeof b); close(0); return 0; }\n"
-    subprocess.run(["cc", "-O2", "-static", "-x", "c", "-", "-o", path], input=source.encode(), check=True)
-    return "|" + path
+class NoCore:
+    name, core_limit, slow = "none", 0, False
+
+    def __enter__(self):
+        set_pattern("core")
+        return self
+
+    def __exit__(self, *_):
+        pass
+
+    def after(self):
+        """What a crash left behind is done with."""
 
 
-def trawl():
-    agent = ROOT + "/trawl-agent"
-    shutil.copy2(os.path.join(args.build, "bin", "trawl-agent"), agent)
-    subprocess.run(["strip", agent], check=True)
-    options = ["--state-dir", ROOT + "/state", "--crash-file", ROOT + "/handler"]
-    put("core")
-    subprocess.run([agent, "crash-handler", "install", *options], check=True, stdout=subprocess.DEVNULL)
-    return open(PATTERN).read()
+class Close(NoCore):
+    name = "close"
+
+    def __enter__(self):
+        set_pattern("|" + os.path.abspath(CLOSE))
+        return self
 
 
-systemd = next((p for p in ("/lib/systemd/systemd-coredump", "/usr/lib/systemd/systemd-coredump") if os.path.exists(p)), None)
-ways = [("no core at all", "core", 0, args.runs), ("bare handler", bare(), 0, args.runs), ("trawl", trawl(), 0, args.runs),
-        ("plain core file", "core", resource.RLIM_INFINITY, args.slow_runs)]
-if systemd:
-    ways.append(("systemd-coredump", "|%s %%P %%u %%g %%s %%t %%c %%h" % systemd, resource.RLIM_INFINITY, args.slow_runs))
-else:
-    print("systemd-coredump is not installed: left out")
-found = {}
-# Turn by turn, so that what else the machine does meets all alike.
-for turn in range(args.runs):
-    for name, pattern, limit, runs in ways:
-        if turn < runs:
-            put(pattern)
-            found.setdefault(name, []).append(one(limit))
-            put(before)
-            time.sleep(0.3 if name == "trawl" else 0)  # its describing is not the next one's
-base = statistics.median(g for g, f in found["no core at all"])
-print("%d MiB, %d threads; ms until the process is gone (median, least to most), until its port is free (median)" %
-      (args.mib, args.threads))
-for name, values in found.items():
-    gone = sorted(g for g, f in values)
-    print("  %-18s %9.1f  (%.1f to %.1f)  %9.1f   %7.2f times no core" %
-          (name, statistics.median(gone), gone[0], gone[-1], statistics.median(f for g, f in values),
-           statistics.median(gone) / base))
+class Trawl(NoCore):
+    name = "trawl"
+
+    def __enter__(self):
+        self.state = tempfile.mkdtemp(prefix="trawl-crash-")
+        self.run("install")
+        return self
+
+    def run(self, verb):
+        subprocess.run([os.path.abspath(AGENT), "crash-handler", verb, "--state-dir", self.state], check=True,
+                       stdout=subprocess.DEVNULL)
+
+    def after(self):
+        """Until the handler has ended, so that one crash does not slow down the next."""
+        deadline = time.monotonic() + 60
+        while handlers(self.state) and time.monotonic() < deadline:
+            time.sleep(0.02)
+
+    def __exit__(self, *_):
+        self.run("remove")
+        shutil.rmtree(self.state)
+
+
+def handlers(state):
+    """Crashes that were begun there and are not told yet."""
+    folder = os.path.join(state, "crash")
+    return [n for n in os.listdir(folder) if n.endswith(".begun")] if os.path.isdir(folder) else []
+
+
+class File(NoCore):
+    name, core_limit, slow = "file", resource.RLIM_INFINITY, True
+
+    def __enter__(self):
+        self.folder = tempfile.mkdtemp(prefix="trawl-core-", dir="/var/tmp")
+        set_pattern(self.folder + "/core")
+        return self
+
+    def after(self):
+        for n in os.listdir(self.folder):
+            os.unlink(os.path.join(self.folder, n))
+
+    def __exit__(self, *_):
+        shutil.rmtree(self.folder)
+
+
+class Systemd(NoCore):
+    """systemd-coredump(8), with a stand-in for the socket unit: each connection becomes the descriptor of one program."""
+
+    name, core_limit, slow = "systemd", resource.RLIM_INFINITY, True
+
+    def __enter__(self):
+        os.makedirs(os.path.dirname(COREDUMP_SOCKET), exist_ok=True)
+        os.makedirs("/var/lib/systemd/coredump", exist_ok=True)
+        if os.path.exists(COREDUMP_SOCKET):
+            os.unlink(COREDUMP_SOCKET)
+        self.listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self.listener.bind(COREDUMP_SOCKET)
+        self.listener.listen(8)
+        self.server = os.fork()
+        if self.server == 0:
+            self.serve()
+        set_pattern("|%s %%P %%u %%g %%s %%t %%c %%h" % COREDUMPD)
+        return self
+
+    def serve(self):
+        signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+        while True:
+            connection, _ = self.listener.accept()
+            if os.fork() == 0:
+                os.dup2(connection.fileno(), 3)
+                os.environ.update(LISTEN_FDS="1", LISTEN_PID=str(os.getpid()))
+                os.execv(COREDUMPD, [COREDUMPD])
+            connection.close()
+
+    def after(self):
+        folder = "/var/lib/systemd/coredump"
+        self.stored = [n for n in os.listdir(folder) if "bench_crash" in n]
+        for n in self.stored:
+            os.unlink(os.path.join(folder, n))
+
+    def __exit__(self, *_):
+        os.kill(self.server, signal.SIGKILL)
+        os.waitpid(self.server, 0)
+        self.listener.close()
+        os.unlink(COREDUMP_SOCKET)
+
+
+def measure(way, mib, threads, words, runs):
+    gone, free = [], []
+    for _ in range(runs):
+        g, f = crash(mib, threads, words, way.core_limit)
+        way.after()
+        gone.append(g)
+        free.append(f)
+    return gone, free
+
+
+def ways_of(chosen):
+    found = [NoCore, Close, Trawl, File] + ([Systemd] if os.path.exists(COREDUMPD) else [])
+    return [w for w in found if not chosen.only or w.name in chosen.only or w.name == "none"]
+
+
+def bench(chosen):
+    print("%-24s %-8s %10s %10s %10s %10s   %s" % ("victim", "way", "gone ms", "port ms", "least", "most", "to none"))
+    for mib in chosen.mib:
+        for threads in chosen.threads:
+            none = None
+            for kind in ways_of(chosen):
+                with kind() as way:
+                    gone, free = measure(way, mib, threads, chosen.words,
+                                         chosen.slow_runs if kind.slow else chosen.runs)
+                middle = statistics.median(gone)
+                none = none or middle
+                print("%-24s %-8s %10.1f %10.1f %10.1f %10.1f   %.2f" % (
+                    "%d MiB, %d threads" % (mib, threads), way.name, middle, statistics.median(free), min(gone), max(gone),
+                    middle / none), flush=True)
+    if not os.path.exists(COREDUMPD):
+        print("systemd-coredump was not measured: the package systemd-coredump is not installed")
+
+
+def main():
+    chosen = arguments()
+    if os.geteuid() != 0:
+        sys.exit("only root can set core_pattern")
+    with open(LOCK, "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        before = get_pattern()
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
+        try:
+            bench(chosen)
+        finally:
+            set_pattern(before)
+
+
+main()

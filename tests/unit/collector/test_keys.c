@@ -54,6 +54,13 @@ TEST(keys_are_what_they_were)
     add_key("target", keys_target("web-1"));
     add_key("artifact", keys_artifact("web-1", 258));
     add_key("capture", keys_capture(258));
+    add_key("target_of_capture", keys_target_of("web-1", 258));
+    add_key("group", keys_group('g', "G-7F2QK"));
+    add_key("group_signature", keys_group_bytes('s', state_id));
+    add_key("group_host", keys_group_host("G-7F2QK", "web-1"));
+    add_key("group_hosts", keys_group_host("G-7F2QK", ""));
+    add_key("group_sample", keys_group_sample("G-7F2QK", 2));
+    add_key("group_told", keys_group_told(TIME_US, state_id));
     keys_symbols_part(part, span_of(state_id, sizeof state_id), 0x0102030405060708);
     add("symbols_part", part);
     add_key("symbol_file", keys_symbol_file(span_of(state_id, sizeof state_id)));
