@@ -137,12 +137,12 @@ def the_host_keeps_a_few_files_of_the_loop():
 # ---- killed at random ----
 
 def handlers():
-    """Handlers that the kernel has started and that still run."""
+    """Handlers of this test that the kernel has started and that still run."""
     found = []
     for path in glob.glob("/proc/[0-9]*/cmdline"):
         try:
             words = read(path).split("\0")
-            if len(words) > 1 and words[0].endswith("trawl-agent") and words[1] == "crash":
+            if handler and len(words) > 1 and words[0] == handler.program and words[1] == "crash":
                 found.append(int(path.split("/")[2]))
         except OSError:
             pass

@@ -93,6 +93,8 @@ static int make_maps(struct throws_probe *p, struct failure *f)
 static int make_program(struct throws_probe *p, struct failure *f)
 {
     struct bpf_insn program[THROWS_PROGRAM_MAX];
+    /* These few instructions are offered under GPL-2.0 besides: their helpers are for programs
+     * under it only (bpf-helpers(7)). */
     union bpf_attr attr = {.prog_type = BPF_PROG_TYPE_KPROBE,
                            .insns = (uint64_t)(uintptr_t)program,
                            .license = (uint64_t)(uintptr_t) "GPL"};

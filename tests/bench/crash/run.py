@@ -116,12 +116,15 @@ class Trawl(NoCore):
 
     def __enter__(self):
         self.state = tempfile.mkdtemp(prefix="trawl-crash-")
+        # Only what nobody but root can change may become the kernel's program.
+        self.folder = tempfile.mkdtemp(prefix="trawl-crash-", dir="/run")
+        self.program = shutil.copy(AGENT, self.folder)
         self.run("install")
         return self
 
     def run(self, verb):
-        subprocess.run([os.path.abspath(AGENT), "crash-handler", verb, "--state-dir", self.state], check=True,
-                       stdout=subprocess.DEVNULL)
+        subprocess.run([self.program, "crash-handler", verb, "--state-dir", self.state, "--crash-file", self.folder + "/crash.conf"],
+                       check=True, stdout=subprocess.DEVNULL)
 
     def after(self):
         """Until the handler has ended, so that one crash does not slow down the next."""
@@ -132,6 +135,7 @@ class Trawl(NoCore):
     def __exit__(self, *_):
         self.run("remove")
         shutil.rmtree(self.state)
+        shutil.rmtree(self.folder)
 
 
 def handlers(state):
