@@ -38,6 +38,8 @@ struct agent {
     struct sampler *sampler;
     struct capture *capture;
     struct watcher *watcher;
+    uv_timer_t look; /* at what the watcher holds back */
+    bool has_look;
     struct sources *sources;
     struct uplink *uplink;
     uv_signal_t signals[2];
@@ -220,6 +222,20 @@ static int open_capture(struct agent *a, struct failure *f)
     return capture_open(&a->capture, &settings, f);
 }
 
+static void on_look(uv_timer_t *timer)
+{
+    struct agent *a = timer->data;
+    if (!a->watcher || !watcher_look(a->watcher))
+        uv_timer_stop(timer);
+}
+
+static void on_hold(void *context)
+{
+    struct agent *a = context;
+    if (!uv_is_active((uv_handle_t *)&a->look))
+        uv_timer_start(&a->look, on_look, WATCHER_LOOK_MS, WATCHER_LOOK_MS);
+}
+
 static int open_watcher(struct agent *a, struct failure *f)
 {
     struct source_context context = {
@@ -233,6 +249,12 @@ static int open_watcher(struct agent *a, struct failure *f)
     };
     int e = watcher_open(&a->watcher, a->spool, clock_system(), on_new_data, a);
     context.watcher = a->watcher;
+    if (!e) {
+        uv_timer_init(&a->loop, &a->look);
+        a->look.data = a;
+        a->has_look = true;
+        watcher_on_hold(a->watcher, on_hold, a);
+    }
     if (!e)
         e = sources_open(&a->sources, &context);
     return e ? fail(f, e, "out of memory") : 0;
@@ -330,6 +352,8 @@ static void stop(struct agent *a)
     a->sources = NULL;
     watcher_close(a->watcher); /* what it holds back goes into the ring now */
     a->watcher = NULL;
+    if (a->has_look)
+        uv_close((uv_handle_t *)&a->look, NULL);
     if (a->sampler)
         sampler_cut(a->sampler);
     if (a->events)

@@ -15,7 +15,7 @@
 #include "proto/codec.h"
 
 #define MINUTE_US UINT64_C(60000000)
-#define HOLD_US UINT64_C(1500000) /* so long a weaker source waits for a better one */
+#define HOLD_US UINT64_C(1200000) /* so long a weaker source waits for a better one */
 #define DEATHS 256                /* remembered, to leave out what weaker sources say afterwards */
 #define DEATH_US UINT64_C(5000000)
 #define HELD_MAX 64
@@ -51,6 +51,8 @@ struct watcher {
     struct clock *clock;
     void (*added)(void *context);
     void *context;
+    void (*holds)(void *context);
+    void *holds_context;
     trawl_v1_Exception *scratch;
     struct content contents[WATCHER_KINDS];
     struct held held[HELD_MAX];
@@ -205,6 +207,8 @@ static void hold(struct watcher *w, trawl_v1_Exception *e)
         h->source = watcher_source(e);
         h->pid = e->pid;
         h->unit = watcher_unit(e);
+        if (w->holds)
+            w->holds(w->holds_context);
         return;
     }
     count(w, e);
@@ -267,6 +271,21 @@ void watcher_report(struct watcher *w, const struct os_exception *exception)
     else
         count(w, e);
     free(e);
+}
+
+void watcher_on_hold(struct watcher *w, void (*holds)(void *context), void *context)
+{
+    w->holds = holds;
+    w->holds_context = context;
+}
+
+bool watcher_look(struct watcher *w)
+{
+    flush_held(w, false);
+    for (size_t i = 0; i < HELD_MAX; i++)
+        if (w->held[i].until_mono_us)
+            return true;
+    return false;
 }
 
 void watcher_tick(struct watcher *w)

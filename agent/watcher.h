@@ -33,6 +33,12 @@ void watcher_close(struct watcher *watcher);
 void watcher_report(struct watcher *watcher, const struct os_exception *exception);
 /* Once a second. */
 void watcher_tick(struct watcher *watcher);
+/* `holds` is called when something begins to wait for a better source: watcher_look() is then due
+ * every WATCHER_LOOK_MS until it returns false. Without, the tick looks. */
+#define WATCHER_LOOK_MS 100
+void watcher_on_hold(struct watcher *watcher, void (*holds)(void *context), void *context);
+/* Tells what has waited long enough; true while something still waits. */
+bool watcher_look(struct watcher *watcher);
 
 /*
  * Masks what changes from one occurrence to the next: numbers, hexadecimal words, UUIDs, addresses,
