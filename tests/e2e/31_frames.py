@@ -169,6 +169,10 @@ def python():
     end(process)
 
 
+def all_sleep(pid):
+    return all(open(path).read().rsplit(") ", 1)[1][0] == "S" for path in glob.glob("/proc/%d/task/*/stat" % pid))
+
+
 def python_versions():
     """Those that are installed, by their own word against ours: faulthandler prints each thread's functions and lines."""
     found = sorted(glob.glob(os.path.expanduser("~/.pyenv/versions/3.*/bin/python3"))) + [PYTHON]
@@ -181,6 +185,7 @@ def python_versions():
         with open(errors, "w") as f:
             process = start_ready(path, "-c", dump, source("frames.py"), cwd=TMP, stderr=f)
         name = "Python %s (%s)" % (version, "shared" if "pyenv" in path else "system")
+        wait_for(lambda: all_sleep(process.pid), "all threads wait")  # a running one has no stack without a stop
         _, evidence = take("stacks0", process.pid)
         if not 8 <= int(version.split(".")[1]) <= 12:
             words = evidence["missing"]
