@@ -73,6 +73,13 @@ def is_probed(pid):
         return f.read(1) == b"\xcc"  # int3
 
 
+def wait_counted(pid, what):
+    """Until throws are counted: the program that counts is attached right after the breakpoint is there, which is all that can
+    be seen from outside."""
+    wait_for(lambda: is_probed(pid), what)
+    time.sleep(0.3)
+
+
 def is_armed(pid):
     """Whether it holds a probe: the kernel has finished setting it. Who is killed before, in the middle of the system call,
     leaves it behind (uprobes: "failed to unregister, leaking uprobe")."""
@@ -110,7 +117,7 @@ def count_known(path):
     victim, folder = Victim(path), tempfile.mkdtemp(dir=TMP)
     take = begin_take(victim.pid, folder, "--for", "5s")
     if "static" not in path:
-        wait_for(lambda: is_probed(victim.pid), "the probe is set")
+        wait_counted(victim.pid, "the probe is set")
     else:
         time.sleep(1)
     check_equal(victim.ask("throw 60 20 5"), 300)
@@ -298,7 +305,7 @@ def a_watched_process_is_told_of_exactly_and_followed():
     need_root()
     stand_in, agent = with_agent("watch", "--throws", "throws")
     victim = Victim(built("throws"))
-    wait_for(lambda: is_probed(victim.pid), "the agent probes it")
+    wait_counted(victim.pid, "the agent probes it")
     check_equal(victim.ask("throw 80 25 4"), 320)
     for type_name, count in [(RUNTIME, 160), ("app::timeout<int>", 80), ("int", 80)]:
         stand_in.wait_count(count, type=type_name)
@@ -312,7 +319,7 @@ def a_watched_process_is_told_of_exactly_and_followed():
     check(any(e.by_site and e.count > 1 for e in stand_in.get(type=RUNTIME)), "most are told together")
     victim.end()
     again = Victim(built("throws"))  # restarted by its supervisor
-    wait_for(lambda: is_probed(again.pid), "the agent probes it again")
+    wait_counted(again.pid, "the agent probes it again")
     check_equal(again.ask("throw 8 40 1"), 8)
     stand_in.wait_count(4, type=RUNTIME, pid=again.pid)
     again.storm(2500)
