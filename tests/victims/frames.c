@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * A victim with odd stacks: `frames HOW` stands (or runs) in a signal handler, on an alternate
- * stack, very deep, in the vdso, in a stub of the procedure linkage table, behind a call of
+ * stack, very deep, in the vdso, in an entry of the procedure linkage table, behind a call of
  * nothing, or moves all the time. Prints "ready". Started by tests of the os layer.
  */
 #include <pthread.h>

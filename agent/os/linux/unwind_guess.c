@@ -3,9 +3,9 @@
  * Finding the frame of a function that keeps a frame pointer when rbp is not known, as it is of a
  * thread that was not stopped. The frame must be somewhere above the stack pointer: the first
  * return address whose call leads to this very function is it (directly, or by a slot that the
- * loader filled: of a stub, of the global offset table). The first call of which that cannot be
- * told (by a pointer) ends the search: it is the one when the chain of frame pointers from there on
- * holds. Invariant: no call that might be the right one is passed over; what is found is marked.
+ * loader filled: of a PLT entry, of the global offset table). The first call of which that cannot
+ * be told (by a pointer) ends the search: it is the one when the chain of frame pointers from there
+ * on holds. Invariant: no call that might be the right one is passed over; what is found is marked.
  * Called by unwind_walk.c.
  */
 #include <dwarf.h>
@@ -20,7 +20,7 @@
 #define SEARCH_BYTES (32u << 10)
 #define CALL_BYTES_MAX 7
 #define CHAIN_LINKS 3
-#define STUB_BYTES 16
+#define PLT_BYTES 16
 #define RULES_MAX 256 /* of one function */
 #define RSP 7
 
@@ -70,15 +70,16 @@ static uint64_t relative(uint64_t address, const uint8_t *distance)
     return address + (uint64_t)(int64_t)value;
 }
 
-/* A stub jumps by a slot: "[endbr64] [bnd] jmp *slot(%rip)". */
-static bool stub_leads_to(struct unwind *unwind, uint64_t stub, uint64_t function)
+/* An entry of the procedure linkage table (PLT) jumps by a slot: "[endbr64] [bnd] jmp *slot(%rip)".
+ */
+static bool plt_leads_to(struct unwind *unwind, uint64_t plt, uint64_t function)
 {
-    const uint8_t *code = code_before(unwind, stub + STUB_BYTES, STUB_BYTES);
+    const uint8_t *code = code_before(unwind, plt + PLT_BYTES, PLT_BYTES);
     if (!code)
         return false;
-    for (size_t i = 0; i + 6 <= STUB_BYTES; i++) {
+    for (size_t i = 0; i + 6 <= PLT_BYTES; i++) {
         if (code[i] == 0xff && code[i + 1] == 0x25)
-            return slot_holds(unwind, relative(stub + i + 6, code + i + 2), function);
+            return slot_holds(unwind, relative(plt + i + 6, code + i + 2), function);
     }
     return false;
 }
@@ -94,7 +95,7 @@ static enum call call_before(struct unwind *unwind, uint64_t back, uint64_t func
     const uint8_t *end = code + CALL_BYTES_MAX;
     if (end[-5] == 0xe8) {
         uint64_t target = relative(back, end - 4);
-        if (target == function || (function && stub_leads_to(unwind, target, function)))
+        if (target == function || (function && plt_leads_to(unwind, target, function)))
             return CALL_OF_FUNCTION;
         return function ? CALL_NONE : CALL_PERHAPS;
     }
