@@ -14,6 +14,7 @@
 #include <uv.h>
 
 #include "agent/crash_config.h"
+#include "agent/crash_status.h"
 #include "agent/crash_spool.h"
 #include "agent/os/privilege.h"
 #include "common/log.h"
@@ -25,15 +26,51 @@
 
 /* ---- whose pattern it is ---- */
 
-/* "|.../trawl-agent crash ...": also of another version, or from another place. */
-static bool is_ours(const char *pattern)
+/* "@PATH", "@@PATH"; NULL: it leads to no socket. */
+const char *crash_socket_of(const char *pattern)
 {
-    const char *end = strstr(pattern, WORD_CRASH);
+    return pattern[0] != '@' ? NULL : pattern[1] == '@' ? pattern + 2 : pattern + 1;
+}
+
+/* "|.../trawl-agent crash ...": also of another version, or from another place; or the socket that
+ * `c`, when it is known, names. */
+bool crash_is_ours(const char *pattern, const struct crash_config *c)
+{
+    const char *end = strstr(pattern, WORD_CRASH), *path = crash_socket_of(pattern);
+    if (path)
+        return strcmp(path, c && c->socket[0] ? c->socket : CRASH_SOCKET_PATH) == 0;
     return pattern[0] == '|' && end && end - pattern >= (ptrdiff_t)strlen("trawl-agent") &&
            strncmp(end - strlen("trawl-agent"), "trawl-agent", strlen("trawl-agent")) == 0;
 }
 
-static int make_pattern(const char *config_path, char out[OS_CORE_PATTERN_SIZE], struct failure *f)
+int crash_no_socket(struct failure *f)
+{
+    return fail(f, ERR_UNSUPPORTED,
+                "this kernel hands no crash to a socket (Linux 6.16 and later do): "
+                "'crash-handler install' without --socket works here");
+}
+
+static int make_socket_pattern(const struct settings *s, struct crash_config *c, struct failure *f)
+{
+    enum os_core_socket kind = os_core_pattern_socket(s->root);
+    if (kind == OS_CORE_SOCKET_NONE)
+        return crash_no_socket(f);
+    if (text_copy(c->socket, sizeof c->socket, s->crash_socket))
+        return fail(f, ERR_INVALID, "path of the crash socket is too long: '%s'", s->crash_socket);
+    if (!os_crash_socket_is_served(s->root, c->socket))
+        return fail(f, ERR_REFUSED,
+                    "nobody listens at '%s', and crashes would leave nothing: start "
+                    "'trawl-agent crash-listen' first (--crash-socket names another place)",
+                    c->socket);
+    int rc = os_crash_socket_check(c->socket, f);
+    if (rc == 0)
+        rc = text_format(c->pattern, sizeof c->pattern, "%s%s",
+                         kind == OS_CORE_SOCKET_ASKS ? "@@" : "@", c->socket);
+    return rc;
+}
+
+static int make_pipe_pattern(const char *config_path, char out[OS_CORE_PATTERN_SIZE],
+                             struct failure *f)
 {
     char exe[1024];
     size_t size = sizeof exe;
@@ -77,7 +114,7 @@ static int note_previous(struct crash_config *c, const char *config_path, const 
 {
     struct crash_config old;
     int rc = crash_config_read(&old, config_path, f);
-    if (is_ours(now)) {
+    if (crash_is_ours(now, rc ? c : &old)) {
         if (rc)
             return fail(f, ERR_REFUSED,
                         "a crash handler of trawl-agent is there already, but not what was there "
@@ -97,6 +134,23 @@ static int note_previous(struct crash_config *c, const char *config_path, const 
     return text_copy(c->previous, sizeof c->previous, now);
 }
 
+/* The setting of the agent leaves alone what was installed for a listener. */
+static bool has_listener(const struct settings *s, const char *now, int *rc, struct failure *f)
+{
+    struct crash_config c;
+    if (crash_config_read(&c, s->crash_file, NULL) || !c.socket[0])
+        return false;
+    if (strcmp(now, c.pattern) != 0 && strcmp(now, c.previous) != 0)
+        return false;
+    *rc = strcmp(now, c.pattern) == 0
+              ? 0
+              : fail(f, ERR_REFUSED,
+                     "they are the business of the listener at '%s', which is stopped: start "
+                     "'trawl-agent crash-listen', or 'crash-handler remove' first",
+                     c.socket);
+    return true;
+}
+
 int crash_install(const struct settings *s, bool by_agent, struct failure *f)
 {
     struct crash_config c = {.size_bytes = s->crash_bytes, .core_bytes = s->crash_core_bytes};
@@ -104,8 +158,11 @@ int crash_install(const struct settings *s, bool by_agent, struct failure *f)
     if (!os_is_privileged())
         return fail(f, ERR_DENIED, "only root can change the kernel's core pattern");
     int rc = os_core_pattern_read(s->root, now, f);
+    if (rc == 0 && by_agent && has_listener(s, now, &rc, f))
+        return rc;
     if (rc == 0)
-        rc = make_pattern(s->crash_file, c.pattern, f);
+        rc = s->socket ? make_socket_pattern(s, &c, f)
+                       : make_pipe_pattern(s->crash_file, c.pattern, f);
     if (rc == 0 && (text_format(c.spool, sizeof c.spool, "%s/crash", s->state_dir) ||
                     text_copy(c.policy, sizeof c.policy, s->policy)))
         rc = fail(f, ERR_LIMIT, "path of the state directory is too long");
@@ -141,14 +198,18 @@ static int remove_from(const char *root, const char *config_path, bool force, bo
     int known = crash_config_read(&c, config_path, &why);
     if (only_by_agent && (known || !c.by_agent || strcmp(now, c.pattern) != 0))
         return 0;
-    if (known && !is_ours(now))
+    if (known && !crash_is_ours(now, NULL))
         return 0; /* not installed */
+    if (!known && strcmp(now, c.previous) == 0) {
+        forget(config_path); /* its listener is stopped, or it was put back by hand */
+        return 0;
+    }
     if (known && !force)
         return fail(f, ERR_REFUSED,
                     "what was there before is not known (%s): 'crash-handler remove --force' puts "
                     "the kernel's own 'core' there",
                     why.text);
-    if (!known && strcmp(now, c.pattern) != 0 && !is_ours(now) && !force)
+    if (!known && strcmp(now, c.pattern) != 0 && !crash_is_ours(now, &c) && !force)
         return fail(f, ERR_CONFLICT,
                     "somebody else has changed the core pattern to '%s': it is left as it is; "
                     "--force puts '%s' there",
@@ -164,80 +225,36 @@ int crash_remove(const char *config_path, bool force, bool only_by_agent, struct
     return remove_from("", config_path, force, only_by_agent, f);
 }
 
-/* ---- status ---- */
+/* ---- the listener comes and goes ---- */
 
-struct waiting {
-    uint32_t to_tell, begun, told, counted;
-};
-
-static int add_one(void *context, const char *name)
+/* `from` becomes `to`, when it stands there. */
+static int turn(const char *from, const char *to, struct failure *f)
 {
-    (void)name;
-    ++*(uint32_t *)context;
-    return 0;
-}
-
-static void count_waiting(const char *directory, struct waiting *w)
-{
-    struct crash_spool spool;
-    memset(w, 0, sizeof *w);
-    if (crash_spool_open(&spool, directory, NULL))
-        return;
-    (void)crash_spool_each(&spool, ".pb", add_one, &w->to_tell);
-    (void)crash_spool_each(&spool, ".begun", add_one, &w->begun);
-    (void)crash_spool_each(&spool, ".told", add_one, &w->told);
-    w->counted = crash_table_waiting(&spool);
-    crash_spool_close(&spool);
-}
-
-static void put_json(struct buf *out, const char *now, const struct crash_config *c,
-                     const struct waiting *w)
-{
-    (void)buf_printf(out, "{\"installed\":%s,\"pattern\":", is_ours(now) ? "true" : "false");
-    (void)text_append_json(out, span_str(now));
-    (void)buf_append_str(out, ",\"previous\":");
-    (void)text_append_json(out, span_str(c->previous));
-    (void)buf_append_str(out, ",\"spool\":");
-    (void)text_append_json(out, span_str(c->spool));
-    (void)buf_printf(out,
-                     ",\"by_agent\":%s,\"to_tell\":%u,\"counted\":%u,\"begun\":%u,\"told\":%u}\n",
-                     c->by_agent ? "true" : "false", w->to_tell, w->counted, w->begun, w->told);
-}
-
-static void put_text(struct buf *out, const char *now, const struct crash_config *c,
-                     const struct waiting *w)
-{
-    (void)buf_printf(out, "installed     %s\n", is_ours(now) ? "yes" : "no");
-    (void)buf_printf(out, "core pattern  %s\n", now);
-    if (is_ours(now))
-        (void)buf_printf(out, "before        %s\n", c->previous);
-    (void)buf_printf(out, "spool         %s\n", c->spool);
-    (void)buf_printf(out, "waiting       %u to be told, %u only counted, %u begun\n", w->to_tell,
-                     w->counted, w->begun);
-}
-
-static int print_status(const struct settings *s, struct failure *f)
-{
-    struct crash_config c = {.by_agent = false};
-    struct waiting w;
-    struct buf out;
     char now[OS_CORE_PATTERN_SIZE];
-    int rc = os_core_pattern_read(s->root, now, f);
-    if (rc)
+    int rc = os_core_pattern_read("", now, f);
+    if (rc || strcmp(now, to) == 0)
         return rc;
-    if (crash_config_read(&c, s->crash_file, NULL)) {
-        memset(&c, 0, sizeof c);
-        (void)text_format(c.spool, sizeof c.spool, "%s/crash", s->state_dir);
-    }
-    count_waiting(c.spool, &w);
-    buf_init(&out, 8192);
-    if (strcmp(s->format, "json") == 0)
-        put_json(&out, now, &c, &w);
-    else
-        put_text(&out, now, &c, &w);
-    fputs(buf_str(&out), stdout);
-    buf_done(&out);
-    return 0;
+    if (strcmp(now, from) != 0)
+        return fail(f, ERR_CONFLICT, "somebody else has changed the core pattern to '%s'", now);
+    return os_core_pattern_write("", to, f);
+}
+
+/* What is installed for this listener. */
+static bool is_for(struct crash_config *c, const char *config_path, const char *socket)
+{
+    return crash_config_read(c, config_path, NULL) == 0 && strcmp(c->socket, socket) == 0;
+}
+
+int crash_resume(const char *config_path, const char *socket, struct failure *f)
+{
+    struct crash_config c;
+    return is_for(&c, config_path, socket) ? turn(c.previous, c.pattern, f) : 0;
+}
+
+int crash_suspend(const char *config_path, const char *socket, struct failure *f)
+{
+    struct crash_config c;
+    return is_for(&c, config_path, socket) ? turn(c.pattern, c.previous, f) : 0;
 }
 
 /* ---- the command ---- */
@@ -267,20 +284,38 @@ static int take_out(const struct settings *s, struct failure *f)
 }
 
 static const char help[] =
-    "usage: trawl-agent crash-handler install|remove|status [SETTING...]\n\n"
+    "usage: trawl-agent crash-handler install [--socket]|remove|status [SETTING...]\n\n"
     "  install   let the kernel run 'trawl-agent crash' for every process that dies of a signal;\n"
-    "            what was in kernel.core_pattern before is kept and served as well\n"
+    "            what was in kernel.core_pattern before is kept and served as well;\n"
+    "            with --socket the kernel connects to 'trawl-agent crash-listen' instead, which\n"
+    "            must be running (Linux 6.16 and later; see 'crash-listen --help')\n"
     "  remove    put back what was there before; refuses when somebody else has changed it\n"
     "            meanwhile (--force puts it back all the same)\n"
-    "  status    what stands there, and what waits to be told (-o json)\n\n"
+    "  status    what stands there, who listens, and what waits to be told (-o json)\n\n"
     "A crashed process is let go as soon as its registers and stacks are copied, in some\n"
     "milliseconds. With a program that was there before, it stays until that program has read its\n"
     "core, as long as it did without us. A core file is written only when the process' core limit\n"
     "allows it. The handler works with the agent stopped; what it finds waits in STATE/crash.\n\n"
+    "settings (all of them: 'trawl-agent help')\n"
+    "  --socket              install: by socket instead of by pipe\n"
+    "  --crash-socket PATH   where the listener is (" CRASH_SOCKET_PATH ")\n"
+    "  --crash-file FILE     what the handler reads (" CRASH_CONFIG_PATH ")\n"
+    "  --crash-size SIZE     disk for evidence of crashes (64M)\n"
+    "  --crash-core-max SIZE largest whole core that is kept (4G)\n"
+    "  --state-dir DIR       evidence waits in DIR/crash (" SETTINGS_STATE ")\n"
+    "  --policy FILE         what the owner of this host allows\n"
+    "  --force               remove: also what somebody else has changed\n"
+    "  -o json               status: for programs\n\n"
     "examples\n"
     "  trawl-agent crash-handler install\n"
+    "  trawl-agent crash-listen & trawl-agent crash-handler install --socket\n"
     "  trawl-agent crash-handler status -o json\n"
     "  trawl-agent crash-handler remove\n";
+
+void crash_command_help(void)
+{
+    fputs(help, stdout);
+}
 
 int crash_command(const struct settings *s, int count, char **words, struct failure *f)
 {
@@ -290,9 +325,9 @@ int crash_command(const struct settings *s, int count, char **words, struct fail
     if (count == 3 && strcmp(what, "remove") == 0)
         return take_out(s, f);
     if (count == 3 && strcmp(what, "status") == 0)
-        return print_status(s, f);
+        return crash_status(s, f);
     if (count == 3 && strcmp(what, "help") == 0) {
-        fputs(help, stdout);
+        crash_command_help();
         return 0;
     }
     fputs(help, stderr);

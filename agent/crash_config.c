@@ -36,6 +36,8 @@ static int set(struct crash_config *c, struct span key, struct span value)
         return text_u64(text, &c->core_bytes);
     if (span_equal(key, span_str("by-agent")))
         c->by_agent = strcmp(text, "yes") == 0;
+    if (span_equal(key, span_str("socket")))
+        return text_copy(c->socket, sizeof c->socket, text);
     return 0; /* of a newer version */
 }
 
@@ -88,9 +90,9 @@ int crash_config_write(const struct crash_config *c, const char *path, struct fa
         buf_printf(&text,
                    "# written by 'trawl-agent crash-handler install'; read at every crash\n"
                    "spool=%s\npolicy=%s\nprevious=%s\npattern=%s\nsize=%llu\ncore-max=%llu\n"
-                   "by-agent=%s\n",
+                   "by-agent=%s\nsocket=%s\n",
                    c->spool, c->policy, c->previous, c->pattern, (unsigned long long)c->size_bytes,
-                   (unsigned long long)c->core_bytes, c->by_agent ? "yes" : "no");
+                   (unsigned long long)c->core_bytes, c->by_agent ? "yes" : "no", c->socket);
     rc = rc ? fail(f, rc, "cannot write '%s'", path)
             : port_write_file(path, buf_span(&text), true, f);
     buf_done(&text);

@@ -12,9 +12,12 @@
 #include <stdint.h>
 
 #include "agent/os/core_pattern.h"
+#include "agent/os/crash_socket.h"
 #include "common/buf.h"
 
 #define CRASH_CONFIG_PATH "/etc/trawl/crash-handler"
+/* Above what the agent's user owns: nobody but root can put another socket there. */
+#define CRASH_SOCKET_PATH "/run/trawl-crash.sock"
 #define CRASH_CORE_BYTES (UINT64_C(4) << 30)
 
 struct crash_config {
@@ -25,6 +28,9 @@ struct crash_config {
     uint64_t size_bytes;                 /* of the spool */
     uint64_t core_bytes;                 /* of a whole core, before it is packed */
     bool by_agent; /* put there by the agent's setting: taken back when it stops */
+    /* Where the listener is; empty: the kernel runs us. While it is stopped `previous` stands in
+     * the kernel; it puts `pattern` back when it starts. */
+    char socket[OS_CRASH_SOCKET_SIZE];
 };
 
 /* ERR_NOTFOUND; ERR_DENIED (not root's alone), ERR_CORRUPT. */

@@ -2,7 +2,8 @@
 /*
  * What happens at a crash, in this order: a marker, so that it is counted whatever becomes of us;
  * taking what is needed; letting the process go; giving up privileges; and only then describing,
- * writing and telling. Invariant: from the marker on the crash is counted once. Called by main.
+ * writing and telling. Invariant: from the marker on the crash is counted once. Called by main and
+ * crash_listen.
  */
 #include "agent/crash_handler.h"
 
@@ -14,6 +15,7 @@
 #include <unistd.h>
 
 #include "agent/crash_private.h"
+#include "agent/os/crash_socket.h"
 #include "agent/os/privilege.h"
 #include "agent/policy.h"
 #include "agent/watcher_private.h"
@@ -25,6 +27,9 @@
 #define POOL_BYTES (16u << 20)
 #define PIECE_BYTES (256u << 10)
 #define NUMBERS 10 /* behind the file's name */
+/* fs/coredump.c, umh_coredump_setup(): who has it was started for a crash. By pipe the kernel lets
+ * it die; by socket it comes to us, and who was there before is not asked again. */
+#define LIMIT_OF_HANDLERS 1
 
 /* ---- beginnings ---- */
 
@@ -308,6 +313,8 @@ static int handle(struct crash_job *job)
 {
     struct failure f = {0};
     put_marker(job);
+    if (job->by_socket && os_crash_socket_answer(job->core_fd, &f))
+        say(job, f.text); /* there will be no core, and who it was is told */
     read_wants(job);
     (void)take(job);
     int rc = give_up_privileges(job, &f);
@@ -321,11 +328,43 @@ static int handle(struct crash_job *job)
     return 0;
 }
 
-int crash_handler_main(int argc, char **argv)
+/* From here on all ways in are one. */
+static int run(struct crash_job *job, const char *config_path)
 {
     static struct os_exception exception;
-    struct crash_job job = {.marker = -1, .core_fd = STDIN_FILENO, .exception = &exception};
     struct failure f = {0};
+    job->exception = &exception;
+    os_crash_identify(&job->arguments);
+    int rc = crash_config_read(&job->config, config_path, &f);
+    if (rc == 0)
+        rc = crash_spool_open(&job->spool, job->config.spool, &f);
+    if (rc) {
+        say(job, f.text);
+        return rc;
+    }
+    job->spool.size_bytes = job->config.size_bytes;
+    if (job->arguments.core_limit == LIMIT_OF_HANDLERS)
+        job->config.previous[0] = '\0';
+    return handle(job);
+}
+
+int crash_handler_serve(const struct os_crash_arguments *arguments, int connection,
+                        const char *config_path)
+{
+    struct crash_job job = {
+        .arguments = *arguments, .marker = -1, .core_fd = STDIN_FILENO, .by_socket = true};
+    job.kernel = open("/dev/kmsg", O_WRONLY | O_CLOEXEC);
+    /* Where the kernel's pipe would be: nothing of ours keeps another copy. */
+    if (dup2(connection, STDIN_FILENO) < 0)
+        return err_exit_code(ERR_IO);
+    close(connection);
+    int rc = run(&job, config_path);
+    return rc ? err_exit_code(rc) : 0;
+}
+
+int crash_handler_main(int argc, char **argv)
+{
+    struct crash_job job = {.marker = -1, .core_fd = STDIN_FILENO};
     fill_outputs();
     job.kernel = open("/dev/kmsg", O_WRONLY | O_CLOEXEC);
     if (read_arguments(&job.arguments, argc, argv)) {
@@ -333,15 +372,6 @@ int crash_handler_main(int argc, char **argv)
                   "crash-handler install'");
         return err_exit_code(ERR_INVALID);
     }
-    os_crash_identify(&job.arguments);
-    int rc = crash_config_read(&job.config, argv[2], &f);
-    if (rc == 0)
-        rc = crash_spool_open(&job.spool, job.config.spool, &f);
-    if (rc == 0) {
-        job.spool.size_bytes = job.config.size_bytes;
-        rc = handle(&job);
-    } else {
-        say(&job, f.text);
-    }
+    int rc = run(&job, argv[2]);
     return rc ? err_exit_code(rc) : 0;
 }

@@ -17,6 +17,7 @@ struct crash_job {
     int kernel;  /* the kernel's log; -1: none */
     int core_fd; /* -1: closed */
     bool want_core, want_whole;
+    bool by_socket; /* the kernel waits for an answer on core_fd */
     struct os_crash *crash;
     struct os_exception *exception;
 };

@@ -10,6 +10,7 @@
 #include "agent/agent.h"
 #include "agent/crash_command.h"
 #include "agent/crash_handler.h"
+#include "agent/crash_listen.h"
 #include "agent/emit.h"
 #include "common/log.h"
 #include "common/text.h"
@@ -68,6 +69,8 @@ static const struct command commands[] = {
      "trawl-agent emit --type backup-failed --message \"no space on /srv\" --tag job=nightly"},
     {"crash-handler", NULL, "install, remove or show what the kernel runs at a crash",
      "trawl-agent crash-handler install"},
+    {"crash-listen", crash_listen, "take crashes from the kernel by socket ('crash-listen --help')",
+     "trawl-agent crash-listen"},
     {"sample-config", print_sample, "print a commented settings file and policy file",
      "trawl-agent sample-config > /etc/trawl/agent.conf"},
     {"version", print_version, "print the version", "trawl-agent version"},
@@ -110,7 +113,7 @@ static int unknown_command(const char *name)
     const char *nearest = text_nearest(name, names);
     fprintf(stderr,
             "trawl-agent: unknown command '%s'%s%s%s; there are: run, join, self-test, "
-            "crash-handler, emit, sample-config, version, help\n",
+            "crash-handler, crash-listen, emit, sample-config, version, help\n",
             name, nearest ? ", did you mean '" : "", nearest ? nearest : "", nearest ? "'" : "");
     return EXIT_USAGE;
 }
@@ -128,6 +131,20 @@ static const char *command_flag(int argc, char **argv)
                 return flags[j][1];
             }
     return NULL;
+}
+
+/* Commands that say themselves what they do, wherever the question stands. */
+static bool has_own_help(int argc, char **argv)
+{
+    void (*help)(void) = strcmp(argv[1], "crash-handler") == 0  ? crash_command_help
+                         : strcmp(argv[1], "crash-listen") == 0 ? crash_listen_help
+                                                                : NULL;
+    for (int i = 2; help && i < argc; i++)
+        if (strcmp(argv[i], "--help") == 0 || strcmp(argv[i], "-h") == 0) {
+            help();
+            return true;
+        }
+    return false;
 }
 
 /* The token is a secret and the command line is public: no longer than needed. */
@@ -163,6 +180,8 @@ int main(int argc, char **argv)
     /* The kernel calls: no settings are read, there is no time. */
     if (argc > 1 && strcmp(argv[1], "crash") == 0)
         return crash_handler_main(argc, argv);
+    if (argc > 1 && has_own_help(argc, argv))
+        return 0;
     for (int i = 0; i <= argc; i++)
         words[i] = argv[i];
     const char *name = command_flag(argc, words);

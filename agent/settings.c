@@ -69,6 +69,10 @@ static const struct conf_row rows[] = {
      "largest whole core of a crash that is kept when somebody wants one", false},
     {"crash-file", CONF_STRING, AT(crash_file), 0, 0, CRASH_CONFIG_PATH, "FILE",
      "where the crash handler finds what it needs; only root may be able to write there", false},
+    {"crash-socket", CONF_STRING, AT(crash_socket), 0, 0, CRASH_SOCKET_PATH, "PATH",
+     "where 'crash-listen' takes crashes from the kernel, when 'crash-handler install --socket' "
+     "was done (Linux 6.16)",
+     false},
     {"log-level", CONF_STRING, AT(log_level), 0, 0, "info", "LEVEL", "error, warn, info or debug",
      false},
     {"policy", CONF_STRING, AT(policy), 0, 0, POLICY_PATH, "FILE",
@@ -77,6 +81,9 @@ static const struct conf_row rows[] = {
      "settings file (default: " SETTINGS_FILE ", if there is one)", true},
     {"format", CONF_STRING, AT(format), 0, 0, "table", "table|json",
      "output of self-test and of crash-handler status", true},
+    {"socket", CONF_BOOL, AT(socket), 0, 0, "no", NULL,
+     "crash-handler install: let the kernel connect to 'crash-listen' instead of running a program",
+     true},
     {"force", CONF_BOOL, AT(force), 0, 0, "no", NULL,
      "crash-handler remove: also when somebody else has changed the core pattern", true},
 };

@@ -45,6 +45,8 @@ struct settings {
     uint64_t crash_bytes;
     uint64_t crash_core_bytes;
     char crash_file[256];
+    char crash_socket[256];
+    bool socket;    /* crash-handler install */
     bool force;     /* crash-handler remove */
     char root[256]; /* "", or the directory with the proc tree of a test */
 };

@@ -4,6 +4,7 @@
 
 #include <stdlib.h>
 
+#include "agent/crash_guard.h"
 #include "agent/crashes.h"
 #include "agent/follow.h"
 #include "agent/intake.h"
@@ -16,6 +17,7 @@
 
 static const struct source table[] = {
     {"crashes", crashes_open, crashes_second, crashes_close},
+    {"the crash listener", crash_guard_open, crash_guard_second, crash_guard_close},
     {"kernel messages", watch_kernel_open, watch_kernel_second, watch_kernel_close},
     {"logs", follow_open, follow_second, follow_close},
     {"processes", watch_process_open, watch_process_second, watch_process_close},

@@ -20,6 +20,14 @@ int os_core_pattern_read(const char *root, char out[OS_CORE_PATTERN_SIZE], struc
 int os_core_pattern_write(const char *root, const char *pattern, struct failure *f);
 /* Whether this kernel has %F (Linux >= 6.16). */
 bool os_core_pattern_has_pidfd(void);
+/* How this kernel hands crashes to a unix socket (kernel: fs/coredump.c, coredump_parse()). */
+enum os_core_socket {
+    OS_CORE_SOCKET_NONE,
+    OS_CORE_SOCKET_PLAIN, /* "@PATH", Linux 6.16: the core follows the connection */
+    OS_CORE_SOCKET_ASKS   /* "@@PATH", Linux 6.17: the kernel asks first, and waits until the end */
+};
+/* `root`: as in os_core_pattern_read(). */
+enum os_core_socket os_core_pattern_socket(const char *root);
 /*
  * Whether only root can change what `path` names: the file and every directory above it belong to
  * root and are writable by nobody else (a sticky directory, as /tmp, is not enough). ERR_DENIED

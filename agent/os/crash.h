@@ -14,7 +14,8 @@
 #include "agent/os/process.h"
 #include "agent/os/take.h"
 
-/* What the kernel says of it: the specifiers of core(5) in brackets. */
+/* What the kernel says of it: the specifiers of core(5) in brackets. signal, tid and inner_tid 0:
+ * the notes of the core say it. */
 struct os_crash_arguments {
     uint32_t pid;        /* in the host's pid namespace (%P) */
     uint32_t inner_pid;  /* in its own (%p) */

@@ -19,6 +19,9 @@
 #include "common/text.h"
 
 #define PATTERN_PATH "/proc/sys/kernel/core_pattern"
+#define MODES_PATH "/proc/sys/kernel/core_modes" /* since Linux 6.16 */
+#define ASKS_SINCE_MAJOR 6
+#define ASKS_SINCE_MINOR 17
 #define PIDFD_SINCE_MAJOR 6
 #define PIDFD_SINCE_MINOR 16
 #define PIDFD_IN_CHILD 3 /* fs/coredump.c, COREDUMP_PIDFD_NUMBER */
@@ -59,7 +62,7 @@ int os_core_pattern_write(const char *root, const char *pattern, struct failure 
     return e ? fail_errno(f, err_from_errno(e), e, "cannot write '%s'", path) : 0;
 }
 
-bool os_core_pattern_has_pidfd(void)
+static bool is_kernel_since(uint64_t since_major, uint64_t since_minor)
 {
     struct utsname name;
     uint64_t major, minor;
@@ -71,7 +74,27 @@ bool os_core_pattern_has_pidfd(void)
     text = span_of(text.data + 1, text.size_bytes - 1);
     if (text_take_u64(&text, &minor))
         return false;
-    return major > PIDFD_SINCE_MAJOR || (major == PIDFD_SINCE_MAJOR && minor >= PIDFD_SINCE_MINOR);
+    return major > since_major || (major == since_major && minor >= since_minor);
+}
+
+bool os_core_pattern_has_pidfd(void)
+{
+    return is_kernel_since(PIDFD_SINCE_MAJOR, PIDFD_SINCE_MINOR);
+}
+
+/* Any text is taken as a pattern: what the kernel makes of it has to be known beforehand. */
+enum os_core_socket os_core_pattern_socket(const char *root)
+{
+    char path[PROC_PATH_SIZE], data[256];
+    struct span text, line;
+    snprintf(path, sizeof path, "%s" MODES_PATH, root);
+    if (proc_read(path, data, sizeof data, &text, NULL))
+        return OS_CORE_SOCKET_NONE;
+    while (text_take_until(&text, '\n', &line) == 0)
+        if (span_equal(line, span_str("socket")))
+            return is_kernel_since(ASKS_SINCE_MAJOR, ASKS_SINCE_MINOR) ? OS_CORE_SOCKET_ASKS
+                                                                       : OS_CORE_SOCKET_PLAIN;
+    return OS_CORE_SOCKET_NONE;
 }
 
 /* ---- who may change it ---- */

@@ -239,7 +239,7 @@ static void map_threads(struct os_crash *c)
     uint32_t *list = NULL;
     size_t count = 0, depth;
     proc_path(path, "", c->arguments.pid, "task");
-    for (size_t i = 1; i < c->dump.stop.count; i++)
+    for (size_t i = c->arguments.tid ? 1 : 0; i < c->dump.stop.count; i++)
         c->threads[i].tid = 0;
     int rc = proc_numbers(path, &list, &count, INNER_THREADS_MAX, NULL);
     if (rc == ERR_LIMIT)
@@ -264,6 +264,8 @@ static void read_threads(struct os_crash *c)
     size_t depth = 0;
     if (inner_of(buf_span(&c->status), &inner, &depth) && depth > 1)
         map_threads(c);
+    if (c->arguments.tid == 0)
+        c->arguments.tid = (uint32_t)c->threads[0].tid;
     for (size_t i = 0; i < c->dump.stop.count; i++) {
         struct crash_thread *t = &c->threads[i];
         /* The core has them under the numbers that are right for who reads it here. */

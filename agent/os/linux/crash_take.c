@@ -122,6 +122,17 @@ static int fill_threads(struct os_crash *c, struct failure *f)
     return 0;
 }
 
+/* What a pipe's arguments say and a socket does not; the thread's number in the host's namespace is
+ * found by crash_read_texts(). */
+static void complete_arguments(struct os_crash *c)
+{
+    const struct crash_thread_notes *failed = &c->notes.threads[0];
+    if (c->arguments.signal == 0)
+        c->arguments.signal = (uint32_t)failed->signal;
+    if (c->arguments.inner_tid == 0)
+        c->arguments.inner_tid = (uint32_t)failed->tid;
+}
+
 static void fill_process(struct os_crash *c)
 {
     struct core_process *p = &c->dump.process;
@@ -219,6 +230,8 @@ int os_crash_take(const struct os_crash_arguments *arguments, const struct os_cr
     crash_init(c, arguments);
     c->started_us = started_us;
     int rc = read_head(c, core_fd, f);
+    if (rc == 0)
+        complete_arguments(c);
     if (rc == 0)
         rc = fill_threads(c, f);
     if (rc == 0) {

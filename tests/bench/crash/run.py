@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """How long a crashed process stays: from the signal to the process gone and its port free, in one run, on one machine, for the
-same program (victim.c): no core at all, a handler that only closes the pipe, Trawl's handler, a plain core file, systemd-coredump.
+same program (victim.c): no core at all, a handler that only closes the pipe, Trawl's handler by pipe and by socket, a plain core
+file, systemd-coredump.
 
     cmake --build build/release && BUILD_DIR=build/release /usr/bin/python3 tests/bench/crash/run.py [--quick]
 
@@ -40,7 +41,7 @@ def arguments():
     words.add_argument("--random", action="store_true", help="its memory does not compress (else about as a heap does)")
     words.add_argument("--huge", action="store_true", help="its memory is on huge pages, which are quick to free")
     words.add_argument("--quick", action="store_true", help="64 MiB, 4 and 200 threads, 3 runs")
-    words.add_argument("--only", nargs="+", metavar="WAY", help="only these: none, close, trawl, file, systemd")
+    words.add_argument("--only", nargs="+", metavar="WAY", help="only these: none, close, trawl, socket, file, systemd")
     chosen = words.parse_args()
     if chosen.quick:
         chosen.mib, chosen.runs, chosen.slow_runs = [64], 3, 1
@@ -122,9 +123,11 @@ class Trawl(NoCore):
         self.run("install")
         return self
 
-    def run(self, verb):
-        subprocess.run([self.program, "crash-handler", verb, "--state-dir", self.state, "--crash-file", self.folder + "/crash.conf"],
-                       check=True, stdout=subprocess.DEVNULL)
+    def settings(self):
+        return ["--state-dir", self.state, "--crash-file", self.folder + "/crash.conf", "--crash-socket", self.folder + "/sock"]
+
+    def run(self, *verb):
+        subprocess.run([self.program, "crash-handler", *verb, *self.settings()], check=True, stdout=subprocess.DEVNULL)
 
     def after(self):
         """Until the handler has ended, so that one crash does not slow down the next."""
@@ -136,6 +139,23 @@ class Trawl(NoCore):
         self.run("remove")
         shutil.rmtree(self.state)
         shutil.rmtree(self.folder)
+
+
+class Socket(Trawl):
+    """The same over the socket of a listener, where the kernel has it."""
+
+    name = "socket"
+
+    def run(self, verb):
+        if verb == "install":
+            self.listener = subprocess.Popen([self.program, "crash-listen", *self.settings()], stderr=subprocess.DEVNULL)
+            while not os.path.exists(self.folder + "/sock"):
+                time.sleep(0.01)
+            super().run("install", "--socket")
+        else:
+            super().run(verb)
+            self.listener.terminate()
+            self.listener.wait()
 
 
 def handlers(state):
@@ -212,8 +232,13 @@ def measure(way, mib, threads, words, runs):
     return gone, free
 
 
+def has_socket():
+    modes = "/proc/sys/kernel/core_modes"
+    return os.path.exists(modes) and "socket" in open(modes).read().split()
+
+
 def ways_of(chosen):
-    found = [NoCore, Close, Trawl, File] + ([Systemd] if os.path.exists(COREDUMPD) else [])
+    found = [NoCore, Close, Trawl] + ([Socket] if has_socket() else []) + [File] + ([Systemd] if os.path.exists(COREDUMPD) else [])
     return [w for w in found if not chosen.only or w.name in chosen.only or w.name == "none"]
 
 
