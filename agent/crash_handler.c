@@ -115,35 +115,6 @@ static void put_marker(struct crash_job *job)
     buf_done(&data);
 }
 
-/* ---- what somebody wants ---- */
-
-static bool is_wanted(const trawl_v1_Want *want, const struct os_exception *e)
-{
-    return want->source == trawl_v1_ExceptionSource_CRASH &&
-           (!want->type[0] || strcmp(want->type, e->type) == 0) &&
-           (!want->process[0] || strcmp(want->process, e->process) == 0);
-}
-
-static void read_wants(struct crash_job *job)
-{
-    struct buf data;
-    buf_init(&data, trawl_v1_Wants_size);
-    trawl_v1_Wants *wants = crash_spool_get(&job->spool, "wants", &data) == 0 && data.size_bytes
-                                ? calloc(1, sizeof *wants)
-                                : NULL;
-    if (wants && codec_get_wants(wants, buf_span(&data), NULL) == 0)
-        for (size_t i = 0; i < wants->list_count; i++) {
-            const trawl_v1_Want *want = &wants->list[i];
-            if (!is_wanted(want, job->exception))
-                continue;
-            job->want_whole = true;
-            for (size_t k = 0; k < want->what_count; k++)
-                job->want_core |= strcmp(want->what[k], "core") == 0;
-        }
-    free(wants);
-    buf_done(&data);
-}
-
 /* ---- the process is held ---- */
 
 static void relay(struct crash_job *job, struct span head, struct os_chain *chain)
@@ -166,6 +137,8 @@ static void relay(struct crash_job *job, struct span head, struct os_chain *chai
     if (crash_core_close(&core))
         text_copy(job->exception->saved[job->exception->saved_count++],
                   sizeof job->exception->saved[0], "core");
+    else
+        crash_table_give_back(&job->spool, job->arguments.id);
 }
 
 /* The process stays until whoever was there before has its core, as it did before us. */
@@ -204,20 +177,24 @@ static int take(struct crash_job *job)
         .stack_bytes = STACK_BYTES,
         .pool_bytes = POOL_BYTES,
     };
-    job->want_core = job->want_core && limits.memory;
-    bool keep = job->want_core || has_previous(job);
+    bool keep = (job->may_want_core && limits.memory) || has_previous(job);
     int rc = os_crash_take(&job->arguments, &limits, job->core_fd, keep, &job->crash, &head, &f);
     if (rc)
         say(job, f.text);
     if (!job->crash) {
+        free(job->wants);
+        job->wants = NULL;
         close(job->core_fd);
         job->core_fd = -1;
         return rc;
     }
     struct os_exception *e = job->exception;
     os_crash_head(job->crash, e);
-    if (keep)
+    crash_wants_decide(job, limits.memory);
+    if (job->want_core || has_previous(job))
         pass_on(job, head);
+    else if (keep)
+        close(job->core_fd);
     job->core_fd = -1;
     return 0;
 }
@@ -278,6 +255,8 @@ static void tell(struct crash_job *job, uint64_t site)
         put_site(job, site, buf_span(&data));
     if (rc) {
         say(job, f.code ? f.text : err_text(rc));
+        crash_spool_drop(&job->spool, job->arguments.id); /* nobody would be told of it */
+        crash_table_give_back(&job->spool, job->arguments.id);
         rc = only_count(job, 0, CRASH_DISK_FULL);
     }
     /* Not even there: the marker stays, and is told when we are gone. */
@@ -308,7 +287,7 @@ static int handle(struct crash_job *job)
 {
     struct failure f = {0};
     put_marker(job);
-    read_wants(job);
+    crash_wants_read(job);
     (void)take(job);
     int rc = give_up_privileges(job, &f);
     if (rc) {

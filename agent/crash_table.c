@@ -40,6 +40,8 @@ struct table {
     uint8_t recent[RECENT][16];
     struct site sites[CRASH_SITES];
     struct crash_record list[CRASH_RECORDS];
+    struct crash_given given[CRASH_GIVEN]; /* a ring; left 0: free */
+    uint32_t given_at, reserved_end;
 };
 
 int crash_table_make(int directory, struct failure *f)
@@ -88,7 +90,8 @@ static struct table *enter(struct crash_spool *spool)
     }
     spool->table = fd;
     struct table *t = at;
-    if (t->magic != MAGIC || t->records > CRASH_RECORDS || t->recent_at >= RECENT) {
+    if (t->magic != MAGIC || t->records > CRASH_RECORDS || t->recent_at >= RECENT ||
+        t->given_at >= CRASH_GIVEN) {
         memset(t, 0, sizeof *t);
         t->magic = MAGIC;
     }
@@ -237,6 +240,47 @@ uint32_t crash_table_waiting(struct crash_spool *spool)
     if (t)
         leave(spool, t);
     return count;
+}
+
+/* ---- what is wanted ---- */
+
+static bool may_give(const struct table *t, const struct crash_given *given)
+{
+    uint32_t all = 0, here = 0, most = given->left;
+    for (size_t i = 0; i < CRASH_GIVEN; i++) {
+        const struct crash_given *g = &t->given[i];
+        if (g->left == 0 || g->asked_us != given->asked_us ||
+            strncmp(g->group, given->group, sizeof g->group) != 0)
+            continue;
+        all++;
+        here += g->site == given->site;
+        if (g->left > most)
+            most = g->left;
+    }
+    return here < most && all < most + CRASH_GIVEN_SPARE;
+}
+
+bool crash_table_give(struct crash_spool *spool, const struct crash_given *given)
+{
+    struct table *t = given->left > 0 ? enter(spool) : NULL;
+    bool may = t && may_give(t, given);
+    if (may) {
+        t->given[t->given_at] = *given;
+        t->given_at = (t->given_at + 1) % CRASH_GIVEN;
+    }
+    if (t)
+        leave(spool, t);
+    return may;
+}
+
+void crash_table_give_back(struct crash_spool *spool, const uint8_t id[16])
+{
+    struct table *t = enter(spool);
+    for (size_t i = 0; t && i < CRASH_GIVEN; i++)
+        if (memcmp(t->given[i].id, id, sizeof t->given[i].id) == 0)
+            memset(&t->given[i], 0, sizeof t->given[i]);
+    if (t)
+        leave(spool, t);
 }
 
 /* ---- telling ---- */

@@ -172,6 +172,7 @@ static int tell_marker(void *context, const char *name)
     uint8_t id[16];
     if (!crash_spool_id(name, id) || !crash_spool_is_orphan(&c->spool, name, ORPHAN_US))
         return 0;
+    crash_spool_drop_begun(&c->spool, id);
     if (is_told_elsewhere(c, id)) {
         crash_spool_remove(&c->spool, id, "begun");
         return 0;
@@ -183,6 +184,7 @@ static int tell_marker(void *context, const char *name)
     memcpy(c->exception->id, id, sizeof id);
     text_copy(c->exception->missing, sizeof c->exception->missing,
               "everything but who it was: the crash handler was killed");
+    crash_table_give_back(&c->spool, id);
     report(c);
     rename_to_told(c, name, id);
     return ++c->told >= BATCH;
