@@ -106,7 +106,9 @@ static int put_core(void *context, struct span packed)
 int crash_core_open(struct crash_core *core, struct crash_job *job)
 {
     *core = (struct crash_core){.job = job, .fd = -1};
-    core->rc = has_space(job, CHECK_BYTES) ? 0 : ERR_FULL;
+    core->rc = crash_spool_room_whole(&job->spool, job->config.core_bytes);
+    if (core->rc == 0 && !has_space(job, CHECK_BYTES))
+        core->rc = ERR_FULL;
     if (core->rc == 0 && (core->fd = make_file(job, "full.zst")) < 0)
         core->rc = err_from_errno(errno);
     if (core->rc == 0)

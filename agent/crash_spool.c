@@ -245,6 +245,12 @@ static bool as_evidence(const char *name, struct crash_spool_file *out)
     return false;
 }
 
+bool crash_spool_is_evidence(const char *name)
+{
+    struct crash_spool_file file;
+    return as_evidence(name, &file);
+}
+
 void crash_spool_drop_begun(const struct crash_spool *spool, const uint8_t id[16])
 {
     for (size_t i = 0; i < sizeof endings / sizeof endings[0]; i++) {

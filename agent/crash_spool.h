@@ -28,6 +28,7 @@
 #define CRASH_FREE_BYTES (UINT64_C(16) << 20) /* left to others on this disk */
 #define CRASH_KEEP_US UINT64_C(86400000000)
 #define CRASH_FILES_MAX_LISTED 16
+#define CRASH_HELD_MAX 256 /* crashes with evidence */
 #define CRASH_BEGUN ".tmp" /* behind the name of a file that is not whole yet */
 
 struct crash_spool {
@@ -65,10 +66,15 @@ int crash_spool_begin(const struct crash_spool *spool, const uint8_t id[16], str
 bool crash_spool_is_orphan(const struct crash_spool *spool, const char *name, uint64_t age_us);
 
 /*
- * Makes room for `need_bytes` of evidence of `process`: the oldest evidence of programs that have
- * some of several crashes goes first; the only one of a program stays. ERR_FULL: there is none.
+ * Makes room for `need_bytes` of evidence of `process`. In this order, and no further, give way:
+ * later evidence of a place (its frames) that there is older evidence of, the newest first; for a
+ * program that has no evidence yet, the newest of the program that has the most; else what the same
+ * program told long ago, but its first. ERR_FULL: there is no room.
  */
 int crash_spool_room(const struct crash_spool *spool, const char *process, uint64_t need_bytes);
+/* For a whole core: the others together have at most `most_bytes`; old ones that were told give
+ * way. ERR_FULL: they wait to be fetched. */
+int crash_spool_room_whole(const struct crash_spool *spool, uint64_t most_bytes);
 /* Removes what is older than CRASH_KEEP_US and was told, and what is beyond the size. */
 void crash_spool_tidy(const struct crash_spool *spool);
 
@@ -86,6 +92,8 @@ int crashes_find(const char *directory, const uint8_t id[16], struct crash_spool
 /* Calls `each` for all names that end so (".pb"); non-zero stops. The name is a copy. */
 int crash_spool_each(const struct crash_spool *spool, const char *ending,
                      int (*each)(void *context, const char *name), void *context);
+/* Whether a file of this name is evidence, and whole. */
+bool crash_spool_is_evidence(const char *name);
 /* The id in a file's name. */
 bool crash_spool_id(const char *name, uint8_t id[16]);
 
