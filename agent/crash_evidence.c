@@ -253,6 +253,7 @@ static void adopt(struct crash_job *job, const struct described *d, int status)
         crash_note(e, d->result.missing);
     if (d->failure.code)
         crash_note(e, d->failure.text);
+    job->lacks_room |= d->failure.code == ERR_FULL;
     if (status < 0) {
         (void)text_format(text, sizeof text, "frames: looking at them ended by signal %d", -status);
         crash_note(e, text);
@@ -283,6 +284,8 @@ void crash_describe(struct crash_job *job)
         crash_note(job->exception, "memory: no space is left for it");
         if (crash_spool_room(&job->spool, process, EVIDENCE_SMALL_BYTES)) {
             crash_note(job->exception, "evidence: no space is left for it");
+            crash_say(job, "no space is left for evidence: it is only counted");
+            job->lacks_room = true;
             return;
         }
     }

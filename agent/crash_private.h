@@ -20,9 +20,13 @@ struct crash_job {
     trawl_v1_Wants *wants; /* that may mean this crash; NULL: none */
     bool may_want_core;
     bool want_core, want_whole; /* decided */
+    bool lacks_room;            /* for evidence */
     struct os_crash *crash;
     struct os_exception *exception;
 };
+
+/* Into the kernel's log: there is no other. */
+void crash_say(const struct crash_job *job, const char *text);
 
 /* What is wanted that may mean this crash, as far as arguments tell. */
 void crash_wants_read(struct crash_job *job);

@@ -128,6 +128,9 @@ enum crash_why { CRASH_BY_SITE, CRASH_DISK_FULL };
  */
 int crash_table_claim(struct crash_spool *spool, uint64_t weak, uint64_t strong, int64_t now_us,
                       bool *whole, uint64_t *site);
+/* There was no room for what was claimed: does not count, and is tried again in CRASH_RETRY_S. */
+#define CRASH_RETRY_S 10
+void crash_table_unclaim(struct crash_spool *spool, uint64_t site, int64_t now_us);
 /* Counts it. When all records are taken, they are counted per site. ERR_IO. */
 int crash_table_count(struct crash_spool *spool, const struct crash_record *record);
 /*

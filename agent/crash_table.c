@@ -27,8 +27,8 @@
 struct site {
     uint64_t weak, strong; /* strong 0: free */
     int64_t since_us, used_us;
-    uint32_t whole; /* described since then */
-    uint32_t reserved;
+    uint32_t whole;   /* described since then */
+    uint32_t retry_s; /* not before: there was no room for its evidence */
 };
 
 struct table {
@@ -164,7 +164,8 @@ static bool claim(struct table *t, uint64_t weak, uint64_t strong, int64_t now_u
         s->whole = 0;
     }
     s->used_us = now_us;
-    if (s->whole >= CRASH_SITE_WHOLE)
+    int64_t wait_s = (int64_t)s->retry_s - now_us / SECOND_US;
+    if (s->whole >= CRASH_SITE_WHOLE || (wait_s > 0 && wait_s <= CRASH_RETRY_S))
         return false;
     s->whole++;
     return true;
@@ -181,6 +182,18 @@ int crash_table_claim(struct crash_spool *spool, uint64_t weak, uint64_t strong,
     *whole = claim(t, weak, *site, now_us, site);
     leave(spool, t);
     return 0;
+}
+
+void crash_table_unclaim(struct crash_spool *spool, uint64_t site, int64_t now_us)
+{
+    struct table *t = enter(spool);
+    struct site *s = t ? find_site(t, site) : NULL;
+    if (s) {
+        s->whole -= s->whole > 0;
+        s->retry_s = (uint32_t)(now_us / SECOND_US + CRASH_RETRY_S);
+    }
+    if (t)
+        leave(spool, t);
 }
 
 /* ---- records ---- */

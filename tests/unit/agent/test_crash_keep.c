@@ -310,3 +310,31 @@ TEST(many_places_together_give_a_few_at_most)
         given += give("G-1", 1, 1, 100 + i, i);
     CHECK_EQ_INT(given, 1 + CRASH_GIVEN_SPARE);
 }
+
+/* ---- what had no room is tried again ---- */
+
+static bool claim(int64_t now_us)
+{
+    uint64_t site;
+    bool whole = false;
+    REQUIRE(crash_table_claim(&spool, 1, 2, now_us, &whole, &site) == 0);
+    if (!whole)
+        CHECK_EQ_INT(site, 2);
+    return whole;
+}
+
+TEST(a_site_without_room_is_tried_again_after_a_while)
+{
+    const int64_t second = 1000000, now = 1000 * second;
+    begin(PIECE);
+    for (int i = 0; i < 2 * CRASH_SITE_WHOLE; i++) {
+        int64_t at = now + i * (CRASH_RETRY_S + 1) * second;
+        CHECK(claim(at));
+        crash_table_unclaim(&spool, 2, at);
+        CHECK(!claim(at + second)); /* a loop is not looked at each time */
+    }
+    int64_t then = now + HOUR_S / 2 * second;
+    for (int i = 0; i < CRASH_SITE_WHOLE; i++)
+        CHECK(claim(then));
+    CHECK(!claim(then));
+}
