@@ -6,6 +6,7 @@
  */
 #include <errno.h>
 #include <fcntl.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -31,10 +32,17 @@ void crash_note(struct os_exception *e, const char *text)
     (void)text_format(e->missing + used, sizeof e->missing - used, "%s%s", used ? "; " : "", text);
 }
 
+/* Under another name until it is whole. */
+static void name_begun(const char *ending, char out[32])
+{
+    (void)text_format(out, 32, "%s" CRASH_BEGUN, ending);
+}
+
 static int make_file(const struct crash_job *job, const char *ending)
 {
-    char name[CRASH_NAME_SIZE];
-    crash_spool_name(job->arguments.id, ending, name);
+    char name[CRASH_NAME_SIZE], begun[32];
+    name_begun(ending, begun);
+    crash_spool_name(job->arguments.id, begun, name);
     (void)unlinkat(job->spool.fd, name, 0);
     int fd = openat(job->spool.fd, name,
                     O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC | O_NOCTTY, 0600);
@@ -43,6 +51,22 @@ static int make_file(const struct crash_job *job, const char *ending)
         return -1;
     }
     return fd;
+}
+
+/* Closes it; it gets its name only when `rc`, and closing, say that it is whole. */
+static int finish_file(const struct crash_job *job, const char *ending, int fd, int rc)
+{
+    char from[CRASH_NAME_SIZE], to[CRASH_NAME_SIZE], begun[32];
+    name_begun(ending, begun);
+    crash_spool_name(job->arguments.id, begun, from);
+    crash_spool_name(job->arguments.id, ending, to);
+    if (close(fd) != 0 && rc == 0)
+        rc = err_from_errno(errno);
+    if (rc == 0 && renameat(job->spool.fd, from, job->spool.fd, to) != 0)
+        rc = err_from_errno(errno);
+    if (rc)
+        (void)unlinkat(job->spool.fd, from, 0);
+    return rc;
 }
 
 static int put_all(int fd, struct span data)
@@ -82,7 +106,9 @@ static int put_core(void *context, struct span packed)
 int crash_core_open(struct crash_core *core, struct crash_job *job)
 {
     *core = (struct crash_core){.job = job, .fd = -1};
-    core->rc = has_space(job, CHECK_BYTES) ? 0 : ERR_FULL;
+    core->rc = crash_spool_room_whole(&job->spool, job->config.core_bytes);
+    if (core->rc == 0 && !has_space(job, CHECK_BYTES))
+        core->rc = ERR_FULL;
     if (core->rc == 0 && (core->fd = make_file(job, "full.zst")) < 0)
         core->rc = err_from_errno(errno);
     if (core->rc == 0)
@@ -106,10 +132,9 @@ bool crash_core_close(struct crash_core *core)
         core->rc = zip_stream_end(core->zip);
     zip_stream_close(core->zip);
     if (core->fd >= 0)
-        close(core->fd);
+        core->rc = finish_file(core->job, "full.zst", core->fd, core->rc);
     if (core->rc == 0)
         return true;
-    crash_spool_remove(&core->job->spool, core->job->arguments.id, "full.zst");
     text_put_size(core->job->config.core_bytes, size, sizeof size);
     if (core->rc == ERR_LIMIT)
         (void)text_format(text, sizeof text, "the whole core: more than %s (crash-core-max)", size);
@@ -125,8 +150,10 @@ struct writer {
     struct crash_job *job;
     int fd;
     struct zip_stream *zip; /* of the small core */
+    char ending[16];
     uint64_t bytes;
     bool with_core, skips;
+    int rc; /* of the file that is open */
 };
 
 static int put_packed(void *context, struct span packed)
@@ -136,12 +163,15 @@ static int put_packed(void *context, struct span packed)
 
 static int end_file(struct writer *w)
 {
-    int rc = w->zip ? zip_stream_end(w->zip) : 0;
+    int rc = w->rc;
+    if (rc == 0 && w->zip)
+        rc = zip_stream_end(w->zip);
     zip_stream_close(w->zip);
     w->zip = NULL;
     if (w->fd >= 0)
-        close(w->fd);
+        rc = finish_file(w->job, w->ending, w->fd, rc);
     w->fd = -1;
+    w->rc = 0;
     return rc;
 }
 
@@ -153,11 +183,12 @@ static int begin_file(void *context, const char *ending, struct failure *f)
     w->bytes = 0;
     w->skips = is_core && !w->with_core;
     if (rc == 0 && !w->skips) {
-        w->fd = make_file(w->job, is_core ? "core.zst" : ending);
+        text_copy(w->ending, sizeof w->ending, is_core ? "core.zst" : ending);
+        w->fd = make_file(w->job, w->ending);
         rc = w->fd < 0 ? err_from_errno(errno) : 0;
     }
     if (rc == 0 && is_core && !w->skips)
-        rc = zip_stream_open(&w->zip, 1, put_packed, w);
+        rc = w->rc = zip_stream_open(&w->zip, 1, put_packed, w);
     return rc ? fail(f, rc, "cannot write '%s': %s", ending, err_text(rc)) : 0;
 }
 
@@ -168,8 +199,9 @@ static int write_file(void *context, struct span bytes, struct failure *f)
     if (w->skips)
         return 0;
     if (w->bytes > FILE_BYTES_MAX)
-        return fail(f, ERR_LIMIT, "evidence is larger than expected");
-    int rc = w->zip ? zip_stream_feed(w->zip, bytes) : put_all(w->fd, bytes);
+        return fail(f, w->rc = ERR_LIMIT, "evidence is larger than expected");
+    int rc = w->rc ? w->rc : w->zip ? zip_stream_feed(w->zip, bytes) : put_all(w->fd, bytes);
+    w->rc = rc;
     return rc ? fail(f, rc, "cannot write evidence: %s", err_text(rc)) : 0;
 }
 
@@ -196,7 +228,7 @@ static int describe(void *context)
     struct os_output out = {begin_file, write_file, &w};
     struct described *d = t->shared;
     d->exception = *t->job->exception;
-    (void)os_crash_log(t->job->crash, &out, NULL);
+    (void)os_crash_log(t->job->crash, &out, NULL); /* what is short of it costs only it */
     int rc = os_crash_describe(t->job->crash, &out, &d->exception, &d->result, &d->failure);
     int ended = end_file(&w);
     d->done = true;
@@ -221,6 +253,7 @@ static void adopt(struct crash_job *job, const struct described *d, int status)
         crash_note(e, d->result.missing);
     if (d->failure.code)
         crash_note(e, d->failure.text);
+    job->lacks_room |= d->failure.code == ERR_FULL;
     if (status < 0) {
         (void)text_format(text, sizeof text, "frames: looking at them ended by signal %d", -status);
         crash_note(e, text);
@@ -234,7 +267,7 @@ static void note_saved(struct crash_job *job)
     struct os_exception *e = job->exception;
     (void)crashes_find(job->spool.path, job->arguments.id, files, CRASH_FILES_MAX_LISTED, &count);
     for (size_t i = 0; i < count && e->saved_count < OS_EXCEPTION_SAVED; i++)
-        if (strcmp(files[i].ending, "full") != 0) {
+        if (strcmp(files[i].ending, "full") != 0 && strcmp(files[i].ending, "log") != 0) {
             text_copy(e->saved[e->saved_count++], sizeof e->saved[0], "crash");
             return;
         }
@@ -251,6 +284,8 @@ void crash_describe(struct crash_job *job)
         crash_note(job->exception, "memory: no space is left for it");
         if (crash_spool_room(&job->spool, process, EVIDENCE_SMALL_BYTES)) {
             crash_note(job->exception, "evidence: no space is left for it");
+            crash_say(job, "no space is left for evidence: it is only counted");
+            job->lacks_room = true;
             return;
         }
     }
@@ -262,6 +297,7 @@ void crash_describe(struct crash_job *job)
         crash_note(job->exception, f.text);
     else
         adopt(job, task.shared, wait_for(&worker));
+    crash_spool_drop_begun(&job->spool, job->arguments.id);
     munmap(task.shared, sizeof *task.shared);
     note_saved(job);
 }

@@ -43,8 +43,7 @@ static void fill_outputs(void)
         close(fd);
 }
 
-/* The kernel's log is the only one there is. */
-static void say(const struct crash_job *job, const char *text)
+void crash_say(const struct crash_job *job, const char *text)
 {
     char line[400];
     (void)text_format(line, sizeof line, "<4>trawl-agent: crash of pid %u: %s\n",
@@ -116,36 +115,7 @@ static void put_marker(struct crash_job *job)
     head_of_arguments(&job->arguments, job->exception);
     (void)encode(job->exception, &data);
     if (crash_spool_begin(&job->spool, job->arguments.id, buf_span(&data), &job->marker, &f))
-        say(job, f.text);
-    buf_done(&data);
-}
-
-/* ---- what somebody wants ---- */
-
-static bool is_wanted(const trawl_v1_Want *want, const struct os_exception *e)
-{
-    return want->source == trawl_v1_ExceptionSource_CRASH &&
-           (!want->type[0] || strcmp(want->type, e->type) == 0) &&
-           (!want->process[0] || strcmp(want->process, e->process) == 0);
-}
-
-static void read_wants(struct crash_job *job)
-{
-    struct buf data;
-    buf_init(&data, trawl_v1_Wants_size);
-    trawl_v1_Wants *wants = crash_spool_get(&job->spool, "wants", &data) == 0 && data.size_bytes
-                                ? calloc(1, sizeof *wants)
-                                : NULL;
-    if (wants && codec_get_wants(wants, buf_span(&data), NULL) == 0)
-        for (size_t i = 0; i < wants->list_count; i++) {
-            const trawl_v1_Want *want = &wants->list[i];
-            if (!is_wanted(want, job->exception))
-                continue;
-            job->want_whole = true;
-            for (size_t k = 0; k < want->what_count; k++)
-                job->want_core |= strcmp(want->what[k], "core") == 0;
-        }
-    free(wants);
+        crash_say(job, f.text);
     buf_done(&data);
 }
 
@@ -171,6 +141,8 @@ static void relay(struct crash_job *job, struct span head, struct os_chain *chai
     if (crash_core_close(&core))
         text_copy(job->exception->saved[job->exception->saved_count++],
                   sizeof job->exception->saved[0], "core");
+    else
+        crash_table_give_back(&job->spool, job->arguments.id);
 }
 
 /* The process stays until whoever was there before has its core, as it did before us. */
@@ -179,7 +151,7 @@ static void pass_on(struct crash_job *job, struct span head)
     struct os_chain *chain = NULL;
     struct failure f = {0};
     if (os_chain_open(&chain, job->crash, job->config.previous, &f))
-        say(job, f.text);
+        crash_say(job, f.text);
     if (job->want_core)
         relay(job, head, chain);
     else if (chain && os_chain_feed(chain, head) == 0)
@@ -209,20 +181,24 @@ static int take(struct crash_job *job)
         .stack_bytes = STACK_BYTES,
         .pool_bytes = POOL_BYTES,
     };
-    job->want_core = job->want_core && limits.memory;
-    bool keep = job->want_core || has_previous(job);
+    bool keep = (job->may_want_core && limits.memory) || has_previous(job);
     int rc = os_crash_take(&job->arguments, &limits, job->core_fd, keep, &job->crash, &head, &f);
     if (rc)
-        say(job, f.text);
+        crash_say(job, f.text);
     if (!job->crash) {
+        free(job->wants);
+        job->wants = NULL;
         close(job->core_fd);
         job->core_fd = -1;
         return rc;
     }
     struct os_exception *e = job->exception;
     os_crash_head(job->crash, e);
-    if (keep)
+    crash_wants_decide(job, limits.memory);
+    if (job->want_core || has_previous(job))
         pass_on(job, head);
+    else if (keep)
+        close(job->core_fd);
     job->core_fd = -1;
     return 0;
 }
@@ -282,7 +258,10 @@ static void tell(struct crash_job *job, uint64_t site)
     if (rc == 0 && site)
         put_site(job, site, buf_span(&data));
     if (rc) {
-        say(job, f.code ? f.text : err_text(rc));
+        crash_say(job, f.code ? f.text : err_text(rc));
+        job->lacks_room = true;
+        crash_spool_drop(&job->spool, job->arguments.id); /* nobody would be told of it */
+        crash_table_give_back(&job->spool, job->arguments.id);
         rc = only_count(job, 0, CRASH_DISK_FULL);
     }
     /* Not even there: the marker stays, and is told when we are gone. */
@@ -307,6 +286,8 @@ static void describe(struct crash_job *job)
     if (job->crash && os_crash_has_memory(job->crash))
         crash_describe(job);
     tell(job, whole ? site : 0);
+    if (whole && job->lacks_room)
+        crash_table_unclaim(&job->spool, site, port_wall_us());
 }
 
 static int handle(struct crash_job *job)
@@ -314,12 +295,12 @@ static int handle(struct crash_job *job)
     struct failure f = {0};
     put_marker(job);
     if (job->by_socket && os_crash_socket_answer(job->core_fd, &f))
-        say(job, f.text); /* there will be no core, and who it was is told */
-    read_wants(job);
+        crash_say(job, f.text); /* there will be no core, and who it was is told */
+    crash_wants_read(job);
     (void)take(job);
     int rc = give_up_privileges(job, &f);
     if (rc) {
-        say(job, f.text);
+        crash_say(job, f.text);
         return rc; /* the marker tells of it */
     }
     os_be_nice();
@@ -339,7 +320,7 @@ static int run(struct crash_job *job, const char *config_path)
     if (rc == 0)
         rc = crash_spool_open(&job->spool, job->config.spool, &f);
     if (rc) {
-        say(job, f.text);
+        crash_say(job, f.text);
         return rc;
     }
     job->spool.size_bytes = job->config.size_bytes;
@@ -368,7 +349,8 @@ int crash_handler_main(int argc, char **argv)
     fill_outputs();
     job.kernel = open("/dev/kmsg", O_WRONLY | O_CLOEXEC);
     if (read_arguments(&job.arguments, argc, argv)) {
-        say(&job, "arguments are not those of a core pattern: it is put there by 'trawl-agent "
+        crash_say(&job,
+                  "arguments are not those of a core pattern: it is put there by 'trawl-agent "
                   "crash-handler install'");
         return err_exit_code(ERR_INVALID);
     }

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* What the files of the crash handler share. Private to crash_handler.c and crash_evidence.c. */
+/* What the files of the crash handler share. Private to crash_handler.c, crash_evidence.c
+ * and crash_wants.c. */
 #ifndef TRAWL_AGENT_CRASH_PRIVATE_H
 #define TRAWL_AGENT_CRASH_PRIVATE_H
 
@@ -13,14 +14,26 @@ struct crash_job {
     struct os_crash_arguments arguments;
     struct crash_config config;
     struct crash_spool spool;
-    int marker;  /* -1: none could be made */
-    int kernel;  /* the kernel's log; -1: none */
-    int core_fd; /* -1: closed */
-    bool want_core, want_whole;
-    bool by_socket; /* the kernel waits for an answer on core_fd */
+    int marker;            /* -1: none could be made */
+    int kernel;            /* the kernel's log; -1: none */
+    int core_fd;           /* -1: closed */
+    trawl_v1_Wants *wants; /* that may mean this crash; NULL: none */
+    bool may_want_core;
+    bool want_core, want_whole; /* decided */
+    bool lacks_room;            /* for evidence */
+    bool by_socket;             /* the kernel waits for an answer on core_fd */
     struct os_crash *crash;
     struct os_exception *exception;
 };
+
+/* Into the kernel's log: there is no other. */
+void crash_say(const struct crash_job *job, const char *text);
+
+/* What is wanted that may mean this crash, as far as arguments tell. */
+void crash_wants_read(struct crash_job *job);
+/* Which of it does, once job->crash is there: sets want_core and want_whole, and notes that it is
+ * given. Without with_memory nobody gets a core. */
+void crash_wants_decide(struct crash_job *job, bool with_memory);
 
 /* The whole core as it comes out of the pipe, packed into ID.full.zst. */
 struct crash_core {

@@ -245,6 +245,28 @@ static bool as_evidence(const char *name, struct crash_spool_file *out)
     return false;
 }
 
+bool crash_spool_is_evidence(const char *name)
+{
+    struct crash_spool_file file;
+    return as_evidence(name, &file);
+}
+
+void crash_spool_drop_begun(const struct crash_spool *spool, const uint8_t id[16])
+{
+    for (size_t i = 0; i < sizeof endings / sizeof endings[0]; i++) {
+        char ending[32];
+        (void)text_format(ending, sizeof ending, "%s" CRASH_BEGUN, endings[i].tail + 1);
+        crash_spool_remove(spool, id, ending);
+    }
+}
+
+void crash_spool_drop(const struct crash_spool *spool, const uint8_t id[16])
+{
+    for (size_t i = 0; i < sizeof endings / sizeof endings[0]; i++)
+        crash_spool_remove(spool, id, endings[i].tail + 1);
+    crash_spool_drop_begun(spool, id);
+}
+
 int crashes_find(const char *directory, const uint8_t id[16], struct crash_spool_file *out,
                  size_t max, size_t *count)
 {

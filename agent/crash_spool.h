@@ -6,7 +6,8 @@
  * told), the table's records (to be told), ID.told. Called by crash_handler and crashes.
  *
  *     ID.begun        made first of all, locked (flock(2)) while its handler lives; who it is
- *     ID.ENDING       evidence: txt, json, folded, log, core.zst (small), full.zst (all memory)
+ *     ID.ENDING       evidence: txt, json, folded, log, core.zst (small), full.zst (all memory);
+ *                     ID.ENDING.tmp until it is whole
  *     ID.pb           trawl.v1.Exception, written last; renamed to ID.told once it was told
  *     SITE.site       trawl.v1.Exception of what was looked at at this place
  *     table           sites, and records of crashes that are only counted; of fixed size
@@ -27,6 +28,8 @@
 #define CRASH_FREE_BYTES (UINT64_C(16) << 20) /* left to others on this disk */
 #define CRASH_KEEP_US UINT64_C(86400000000)
 #define CRASH_FILES_MAX_LISTED 16
+#define CRASH_HELD_MAX 256 /* crashes with evidence */
+#define CRASH_BEGUN ".tmp" /* behind the name of a file that is not whole yet */
 
 struct crash_spool {
     int fd;    /* of the directory */
@@ -46,6 +49,10 @@ void crash_spool_close(struct crash_spool *spool);
 void crash_spool_name(const uint8_t id[16], const char *ending, char out[CRASH_NAME_SIZE]);
 bool crash_spool_has(const struct crash_spool *spool, const uint8_t id[16], const char *ending);
 void crash_spool_remove(const struct crash_spool *spool, const uint8_t id[16], const char *ending);
+/* All evidence of a crash, whole or begun; what is to be told of it stays. */
+void crash_spool_drop(const struct crash_spool *spool, const uint8_t id[16]);
+/* Evidence whose writer has died. */
+void crash_spool_drop_begun(const struct crash_spool *spool, const uint8_t id[16]);
 /* Written under another name first. */
 int crash_spool_put(const struct crash_spool *spool, const char *name, struct span data,
                     struct failure *f);
@@ -59,10 +66,15 @@ int crash_spool_begin(const struct crash_spool *spool, const uint8_t id[16], str
 bool crash_spool_is_orphan(const struct crash_spool *spool, const char *name, uint64_t age_us);
 
 /*
- * Makes room for `need_bytes` of evidence of `process`: the oldest evidence of programs that have
- * some of several crashes goes first; the only one of a program stays. ERR_FULL: there is none.
+ * Makes room for `need_bytes` of evidence of `process`. In this order, and no further, give way:
+ * later evidence of a place (its frames) that there is older evidence of, the newest first; for a
+ * program that has no evidence yet, the newest of the program that has the most; else what the same
+ * program told long ago, but its first. ERR_FULL: there is no room.
  */
 int crash_spool_room(const struct crash_spool *spool, const char *process, uint64_t need_bytes);
+/* For a whole core: the others together have at most `most_bytes`; old ones that were told give
+ * way. ERR_FULL: they wait to be fetched. */
+int crash_spool_room_whole(const struct crash_spool *spool, uint64_t most_bytes);
 /* Removes what is older than CRASH_KEEP_US and was told, and what is beyond the size. */
 void crash_spool_tidy(const struct crash_spool *spool);
 
@@ -80,6 +92,8 @@ int crashes_find(const char *directory, const uint8_t id[16], struct crash_spool
 /* Calls `each` for all names that end so (".pb"); non-zero stops. The name is a copy. */
 int crash_spool_each(const struct crash_spool *spool, const char *ending,
                      int (*each)(void *context, const char *name), void *context);
+/* Whether a file of this name is evidence, and whole. */
+bool crash_spool_is_evidence(const char *name);
 /* The id in a file's name. */
 bool crash_spool_id(const char *name, uint8_t id[16]);
 
@@ -114,6 +128,9 @@ enum crash_why { CRASH_BY_SITE, CRASH_DISK_FULL };
  */
 int crash_table_claim(struct crash_spool *spool, uint64_t weak, uint64_t strong, int64_t now_us,
                       bool *whole, uint64_t *site);
+/* There was no room for what was claimed: does not count, and is tried again in CRASH_RETRY_S. */
+#define CRASH_RETRY_S 10
+void crash_table_unclaim(struct crash_spool *spool, uint64_t site, int64_t now_us);
 /* Counts it. When all records are taken, they are counted per site. ERR_IO. */
 int crash_table_count(struct crash_spool *spool, const struct crash_record *record);
 /*
@@ -125,5 +142,27 @@ int crash_table_drain(struct crash_spool *spool,
 /* Whether a marker's crash has been counted in the table: among the last that were. */
 bool crash_table_knows(struct crash_spool *spool, const uint8_t id[16]);
 uint32_t crash_table_waiting(struct crash_spool *spool);
+
+#define CRASH_GIVEN 64      /* of the newest it is known what was given */
+#define CRASH_GIVEN_SPARE 8 /* for one wish, of places that were not the one that was meant */
+
+/* What somebody wants, given by one crash. */
+struct crash_given {
+    char group[16];
+    int64_t asked_us;
+    uint64_t site; /* as crash_table_claim()'s `strong` */
+    uint8_t id[16];
+    uint32_t left; /* that it covered then */
+    uint32_t reserved;
+};
+
+/*
+ * Whether this crash is to give what is wanted: a site gives as many times as were `left` when it
+ * gave first, and never again for the same word (group and asked_us), however late it is heard that
+ * the wish is granted. If so it is noted. False also without a table: never twice.
+ */
+bool crash_table_give(struct crash_spool *spool, const struct crash_given *given);
+/* The crash `id` could not give it after all. */
+void crash_table_give_back(struct crash_spool *spool, const uint8_t id[16]);
 
 #endif

@@ -27,8 +27,8 @@
 struct site {
     uint64_t weak, strong; /* strong 0: free */
     int64_t since_us, used_us;
-    uint32_t whole; /* described since then */
-    uint32_t reserved;
+    uint32_t whole;   /* described since then */
+    uint32_t retry_s; /* not before: there was no room for its evidence */
 };
 
 struct table {
@@ -40,6 +40,8 @@ struct table {
     uint8_t recent[RECENT][16];
     struct site sites[CRASH_SITES];
     struct crash_record list[CRASH_RECORDS];
+    struct crash_given given[CRASH_GIVEN]; /* a ring; left 0: free */
+    uint32_t given_at, reserved_end;
 };
 
 int crash_table_make(int directory, struct failure *f)
@@ -88,7 +90,8 @@ static struct table *enter(struct crash_spool *spool)
     }
     spool->table = fd;
     struct table *t = at;
-    if (t->magic != MAGIC || t->records > CRASH_RECORDS || t->recent_at >= RECENT) {
+    if (t->magic != MAGIC || t->records > CRASH_RECORDS || t->recent_at >= RECENT ||
+        t->given_at >= CRASH_GIVEN) {
         memset(t, 0, sizeof *t);
         t->magic = MAGIC;
     }
@@ -161,7 +164,8 @@ static bool claim(struct table *t, uint64_t weak, uint64_t strong, int64_t now_u
         s->whole = 0;
     }
     s->used_us = now_us;
-    if (s->whole >= CRASH_SITE_WHOLE)
+    int64_t wait_s = (int64_t)s->retry_s - now_us / SECOND_US;
+    if (s->whole >= CRASH_SITE_WHOLE || (wait_s > 0 && wait_s <= CRASH_RETRY_S))
         return false;
     s->whole++;
     return true;
@@ -178,6 +182,18 @@ int crash_table_claim(struct crash_spool *spool, uint64_t weak, uint64_t strong,
     *whole = claim(t, weak, *site, now_us, site);
     leave(spool, t);
     return 0;
+}
+
+void crash_table_unclaim(struct crash_spool *spool, uint64_t site, int64_t now_us)
+{
+    struct table *t = enter(spool);
+    struct site *s = t ? find_site(t, site) : NULL;
+    if (s) {
+        s->whole -= s->whole > 0;
+        s->retry_s = (uint32_t)(now_us / SECOND_US + CRASH_RETRY_S);
+    }
+    if (t)
+        leave(spool, t);
 }
 
 /* ---- records ---- */
@@ -237,6 +253,47 @@ uint32_t crash_table_waiting(struct crash_spool *spool)
     if (t)
         leave(spool, t);
     return count;
+}
+
+/* ---- what is wanted ---- */
+
+static bool may_give(const struct table *t, const struct crash_given *given)
+{
+    uint32_t all = 0, here = 0, most = given->left;
+    for (size_t i = 0; i < CRASH_GIVEN; i++) {
+        const struct crash_given *g = &t->given[i];
+        if (g->left == 0 || g->asked_us != given->asked_us ||
+            strncmp(g->group, given->group, sizeof g->group) != 0)
+            continue;
+        all++;
+        here += g->site == given->site;
+        if (g->left > most)
+            most = g->left;
+    }
+    return here < most && all < most + CRASH_GIVEN_SPARE;
+}
+
+bool crash_table_give(struct crash_spool *spool, const struct crash_given *given)
+{
+    struct table *t = given->left > 0 ? enter(spool) : NULL;
+    bool may = t && may_give(t, given);
+    if (may) {
+        t->given[t->given_at] = *given;
+        t->given_at = (t->given_at + 1) % CRASH_GIVEN;
+    }
+    if (t)
+        leave(spool, t);
+    return may;
+}
+
+void crash_table_give_back(struct crash_spool *spool, const uint8_t id[16])
+{
+    struct table *t = enter(spool);
+    for (size_t i = 0; t && i < CRASH_GIVEN; i++)
+        if (memcmp(t->given[i].id, id, sizeof t->given[i].id) == 0)
+            memset(&t->given[i], 0, sizeof t->given[i]);
+    if (t)
+        leave(spool, t);
 }
 
 /* ---- telling ---- */

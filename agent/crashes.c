@@ -166,12 +166,25 @@ static bool is_told_elsewhere(struct crashes *c, const uint8_t id[16])
            crash_table_knows(&c->spool, id);
 }
 
+/* It will be told, now or when its handler is dead: what others say of this process waits. */
+static void expect_marker(struct crashes *c, const char *name)
+{
+    memset(c->message, 0, sizeof *c->message);
+    if (read_file(c, name) == 0 && c->message->pid)
+        watcher_expect(c->watcher, c->message->pid);
+}
+
 static int tell_marker(void *context, const char *name)
 {
     struct crashes *c = context;
     uint8_t id[16];
-    if (!crash_spool_id(name, id) || !crash_spool_is_orphan(&c->spool, name, ORPHAN_US))
+    if (!crash_spool_id(name, id))
         return 0;
+    if (!crash_spool_is_orphan(&c->spool, name, ORPHAN_US)) {
+        expect_marker(c, name);
+        return 0;
+    }
+    crash_spool_drop_begun(&c->spool, id);
     if (is_told_elsewhere(c, id)) {
         crash_spool_remove(&c->spool, id, "begun");
         return 0;
@@ -183,6 +196,7 @@ static int tell_marker(void *context, const char *name)
     memcpy(c->exception->id, id, sizeof id);
     text_copy(c->exception->missing, sizeof c->exception->missing,
               "everything but who it was: the crash handler was killed");
+    crash_table_give_back(&c->spool, id);
     report(c);
     rename_to_told(c, name, id);
     return ++c->told >= BATCH;
@@ -210,8 +224,10 @@ static int tell_record(void *context, const struct crash_record *r)
     struct crashes *c = context;
     bool known = read_site(c, r->site);
     if (!known && r->site && port_wall_us() - r->wall_us < SITE_WAIT_US &&
-        port_wall_us() >= r->wall_us)
+        port_wall_us() >= r->wall_us) {
+        watcher_expect(c->watcher, r->pid);
         return ERR_AGAIN;
+    }
     if (known) {
         read_message(c->exception, c->message);
         c->exception->saved_count = 0;
@@ -276,8 +292,12 @@ static void on_event(uv_fs_event_t *handle, const char *name, int events, int st
 {
     struct crashes *c = handle->data;
     (void)events;
-    if (c && status == 0 && name && strstr(name, ".pb") && !strstr(name, ".tmp"))
+    if (!c || status != 0 || !name || strstr(name, CRASH_BEGUN))
+        return;
+    if (strstr(name, ".pb"))
         look(c);
+    else if (strstr(name, ".begun"))
+        expect_marker(c, name);
 }
 
 static void watch(struct crashes *c, uv_loop_t *loop)

@@ -19,6 +19,7 @@
 #define DEATHS 256                /* remembered, to leave out what weaker sources say afterwards */
 #define DEATH_US UINT64_C(5000000)
 #define HELD_MAX 64
+#define EXPECTED_MAX 256
 #define BACKLOG_MAX 1000 /* records not acknowledged; above it crashes are told together, too */
 
 /* One content. */
@@ -46,6 +47,11 @@ struct death {
     uint64_t at_mono_us; /* 0: none */
 };
 
+struct expected {
+    uint32_t pid; /* 0: free */
+    uint64_t until_mono_us;
+};
+
 struct watcher {
     struct spool *spool;
     struct clock *clock;
@@ -58,6 +64,8 @@ struct watcher {
     struct held held[HELD_MAX];
     struct death deaths[DEATHS];
     uint32_t next_death;
+    struct expected expected[EXPECTED_MAX];
+    uint32_t next_expected;
 };
 
 int watcher_open(struct watcher **out, struct spool *spool, struct clock *clock,
@@ -195,6 +203,27 @@ static bool was_told_better(const struct watcher *w, const trawl_v1_Exception *e
     return false;
 }
 
+/* ---- what is under way ---- */
+
+static struct expected *expected_of(struct watcher *w, uint32_t pid)
+{
+    uint64_t now = w->clock->mono_us(w->clock);
+    for (size_t i = 0; pid && i < EXPECTED_MAX; i++)
+        if (w->expected[i].pid == pid && w->expected[i].until_mono_us > now)
+            return &w->expected[i];
+    return NULL;
+}
+
+void watcher_expect(struct watcher *w, uint32_t pid)
+{
+    struct expected *e = expected_of(w, pid);
+    if (!e) {
+        e = &w->expected[w->next_expected];
+        w->next_expected = (w->next_expected + 1) % EXPECTED_MAX;
+    }
+    *e = (struct expected){pid, w->clock->mono_us(w->clock) + WATCHER_EXPECT_US};
+}
+
 static void hold(struct watcher *w, trawl_v1_Exception *e)
 {
     for (size_t i = 0; i < HELD_MAX; i++) {
@@ -211,7 +240,9 @@ static void hold(struct watcher *w, trawl_v1_Exception *e)
             w->holds(w->holds_context);
         return;
     }
-    count(w, e);
+    /* No room to wait: the better word on this death counts it. */
+    if (!expected_of(w, e->pid))
+        count(w, e);
 }
 
 static void free_held(struct held *h)
@@ -243,6 +274,11 @@ static void flush_held(struct watcher *w, bool all)
         struct held *h = &w->held[i];
         if (!h->until_mono_us || (!all && h->until_mono_us > now))
             continue;
+        if (expected_of(w, h->pid)) {
+            if (all) /* what is under way is told by the next one of us */
+                free_held(h);
+            continue;
+        }
         trawl_v1_Exception *e = calloc(1, sizeof *e);
         if (e && codec_get_exception(e, buf_span(&h->encoded), NULL) == 0)
             count(w, e);
@@ -264,6 +300,9 @@ void watcher_report(struct watcher *w, const struct os_exception *exception)
         return;
     }
     take_over(w, e);
+    struct expected *expected = expected_of(w, e->pid);
+    if (expected && watcher_source(e) == OS_CRASH)
+        *expected = (struct expected){.pid = 0};
     if (watcher_rank(watcher_source(e)) > 0)
         note_death(w, e);
     if (watcher_waits(e))

@@ -31,6 +31,10 @@ void watcher_close(struct watcher *watcher);
 
 /* Copies. What is not set of id, times, count and template is filled in. */
 void watcher_report(struct watcher *watcher, const struct os_exception *exception);
+/* Something better is under way on this process' end and will be reported for certain: what waits
+ * for it waits on, for WATCHER_EXPECT_US from the last time that this was said. */
+#define WATCHER_EXPECT_US UINT64_C(10000000)
+void watcher_expect(struct watcher *watcher, uint32_t pid);
 /* Once a second. */
 void watcher_tick(struct watcher *watcher);
 /* `holds` is called when something begins to wait for a better source: watcher_look() is then due

@@ -432,6 +432,7 @@ static void want_again(struct group *group, const struct action *a)
     }
     group->state.want_tries++;
     r->want_left++;
+    r->want_us = groups_now_us(a->groups); /* the same host may give it, too */
     text_format(r->note, sizeof r->note,
                 "host '%s' could not give what is wanted (see %s): the next one is asked",
                 a->exception.host, a->incident);

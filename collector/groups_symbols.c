@@ -155,6 +155,7 @@ static void merge_want(const struct group *from, struct group *to, struct group_
         return;
     to->record.want_left = from->record.want_left;
     to->record.want_count = from->record.want_count;
+    to->record.want_us = from->record.want_us;
     memcpy(to->record.want, from->record.want, sizeof to->record.want);
     text_copy(to->record.want_by, sizeof to->record.want_by, from->record.want_by);
     want_put(rows, to);

@@ -31,6 +31,8 @@ static bool fill_want(struct groups *groups, const char *id, trawl_v1_Want *out)
     text_copy(out->process, sizeof out->process, r->process);
     out->what_count = r->want_count;
     memcpy(out->what, r->want, sizeof out->what);
+    out->left = r->want_left;
+    out->asked_us = r->want_us;
     return true;
 }
 
@@ -225,6 +227,7 @@ int groups_want(struct groups *groups, const char *id, const trawl_v1_WantReques
     r->want_count = want->count ? want->what_count : 0;
     memcpy(r->want, want->what, sizeof r->want);
     text_copy(r->want_by, sizeof r->want_by, want->count ? who : "");
+    r->want_us = groups_now_us(groups);
     group->state.want_tries = 0;
     return store_change(groups, group, true, done, context, f);
 }

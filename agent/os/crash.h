@@ -78,6 +78,9 @@ bool os_crash_has_memory(const struct os_crash *crash);
  */
 void os_crash_site(const struct os_crash *crash, uint64_t *weak, uint64_t *strong);
 
+/* The build-id of its program, cut to `most` bytes; 0: not known. Reads no file. */
+size_t os_crash_build_id(const struct os_crash *crash, uint8_t *out, size_t most);
+
 /* Gives the file "log": the last OS_CRASH_LOG_BYTES of each file that it logged to (its outputs,
  * and *.log that it had open). ERR_NOTFOUND: there is none. */
 #define OS_CRASH_LOG_BYTES 65536u

@@ -179,6 +179,51 @@ TEST(a_fault_line_alone_is_told_after_a_while)
     close_kit(k);
 }
 
+TEST(a_fault_line_waits_for_a_crash_that_is_looked_at_for_long)
+{
+    struct kit *k = open_kit();
+    watcher_report(k->watcher, make(OS_FAULT_LINE, "segfault", 42));
+    for (int i = 0; i < 30; i++) { /* as long as its handler lives */
+        watcher_expect(k->watcher, 42);
+        pass(k, SECOND_US);
+    }
+    CHECK_EQ_INT(k->count, 0);
+    watcher_report(k->watcher, make(OS_CRASH, "SIGSEGV", 42));
+    pass(k, 60 * SECOND_US);
+    REQUIRE(k->count == 1);
+    CHECK_EQ_INT(k->told[0].source, trawl_v1_ExceptionSource_CRASH);
+    close_kit(k);
+}
+
+TEST(a_fault_line_whose_crash_never_comes_is_told)
+{
+    struct kit *k = open_kit();
+    watcher_expect(k->watcher, 42);
+    watcher_report(k->watcher, make(OS_FAULT_LINE, "segfault", 42));
+    watcher_report(k->watcher, make(OS_FAULT_LINE, "segfault", 43));
+    pass(k, 5 * SECOND_US);
+    CHECK_EQ_INT(k->count, 1); /* of 43, of which nothing was said */
+    pass(k, WATCHER_EXPECT_US);
+    CHECK_EQ_INT(k->sum, 2);
+    close_kit(k);
+}
+
+TEST(more_fault_lines_than_can_wait_are_not_told_beside_their_crashes)
+{
+    struct kit *k = open_kit();
+    for (uint32_t pid = 1; pid <= 200; pid++) {
+        watcher_expect(k->watcher, pid);
+        watcher_report(k->watcher, make(OS_FAULT_LINE, "segfault", pid));
+    }
+    pass(k, 5 * SECOND_US);
+    CHECK_EQ_INT(k->sum, 0);
+    for (uint32_t pid = 1; pid <= 200; pid++)
+        watcher_report(k->watcher, make(OS_CRASH, "SIGSEGV", pid));
+    pass(k, 60 * SECOND_US);
+    CHECK_EQ_INT(k->sum, 200);
+    close_kit(k);
+}
+
 TEST(a_python_trace_and_the_exit_behind_it_are_one)
 {
     struct kit *k = open_kit();

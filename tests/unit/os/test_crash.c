@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * The crash handler's pure parts, and taking: notes of a core, the core pattern's words, and that a
- * pid that was given to another process is never described. COUNT: how many reuses (200).
+ * pid that was given to another process is never described. COUNT: how many reuses (200); of these
+ * a control: handed the pidfd of the other process, the same look finds it described.
  */
 #include <fcntl.h>
 #include <sched.h>
@@ -17,6 +18,7 @@
 
 #include "agent/os/core_pattern.h"
 #include "agent/os/linux/core_elf.h"
+#include "agent/os/linux/crash_build_id.h"
 #include "agent/os/linux/crash_linux.h"
 #include "agent/os/linux/procfs.h"
 #include "common/port.h"
@@ -150,6 +152,62 @@ TEST(a_head_is_parsed_whole_or_not_at_all)
     buf_done(&head);
 }
 
+/* ---- build-ids ---- */
+
+#define PAGE 4096
+#define ID_BYTES 20
+
+/* A file's first page with a note of 4 bytes' worth of something else, and the build-id. */
+static void make_page(uint8_t page[PAGE])
+{
+    Elf64_Ehdr e = {.e_ident = {0x7f, 'E', 'L', 'F', ELFCLASS64, ELFDATA2LSB, EV_CURRENT},
+                    .e_phoff = sizeof e,
+                    .e_phentsize = sizeof(Elf64_Phdr),
+                    .e_phnum = 2};
+    Elf64_Phdr p[2] = {{.p_type = PT_LOAD},
+                       {.p_type = PT_NOTE, .p_offset = 0x200, .p_filesz = 16 + 4 + 16 + ID_BYTES}};
+    Elf64_Nhdr other = {4, 4, 1}, id = {4, ID_BYTES, NT_GNU_BUILD_ID};
+    memset(page, 0, PAGE);
+    memcpy(page, &e, sizeof e);
+    memcpy(page + sizeof e, p, sizeof p);
+    memcpy(page + 0x200, &other, sizeof other);
+    memcpy(page + 0x20c, "GNU\0abcd", 8);
+    memcpy(page + 0x214, &id, sizeof id);
+    memcpy(page + 0x220, "GNU", 4);
+    memset(page + 0x224, 0xb2, ID_BYTES);
+}
+
+static size_t find_build_id(const uint8_t *page, size_t bytes, uint8_t out[ID_BYTES])
+{
+    uint8_t *exact = malloc(bytes ? bytes : 1); /* so that a look beyond it is seen */
+    REQUIRE(exact != NULL);
+    memcpy(exact, page, bytes);
+    size_t found = crash_find_build_id(span_of(exact, bytes), out, ID_BYTES);
+    free(exact);
+    return found;
+}
+
+TEST(a_build_id_is_found_in_the_first_page)
+{
+    uint8_t page[PAGE], id[ID_BYTES] = {0}, wanted[ID_BYTES];
+    memset(wanted, 0xb2, sizeof wanted);
+    make_page(page);
+    CHECK_EQ_INT(find_build_id(page, PAGE, id), ID_BYTES);
+    CHECK(memcmp(id, wanted, sizeof id) == 0);
+    for (size_t cut = 0; cut < 0x224 + ID_BYTES; cut++)
+        CHECK_EQ_INT(find_build_id(page, cut, id), 0);
+    /* The process may have written anything there. */
+    uint64_t seed = 42;
+    for (int i = 0; i < 20000; i++) {
+        make_page(page);
+        for (int k = 0; k < 4; k++) {
+            seed = seed * 6364136223846793005u + 1442695040888963407u;
+            page[(seed >> 33) % 0x240] = (uint8_t)(seed >> 25);
+        }
+        CHECK(find_build_id(page, PAGE, id) <= ID_BYTES);
+    }
+}
+
 /* ---- pid reuse ---- */
 
 #define PID 100
@@ -167,6 +225,29 @@ static pid_t fork_as(pid_t pid, const char *comm)
             pause();
     }
     return child;
+}
+
+/* Until the one that had the number is gone. */
+static bool fork_when_free(pid_t pid, const char *comm)
+{
+    uint64_t until_us = port_mono_us() + 5000000;
+    pid_t child;
+    do
+        child = fork_as(pid, comm);
+    while (child < 0 && port_mono_us() < until_us);
+    return child == pid;
+}
+
+/* Ends the process at some instant of the reading, and begins another one under its number. */
+static pid_t replace_later(unsigned nanoseconds)
+{
+    pid_t replacer = fork();
+    if (replacer == 0) {
+        nanosleep(&(struct timespec){.tv_nsec = nanoseconds}, NULL);
+        kill(PID, SIGKILL);
+        _exit(fork_when_free(PID, "other") ? 0 : 1);
+    }
+    return replacer;
 }
 
 static void end(pid_t pid)
@@ -223,56 +304,78 @@ static bool is_wrong(const struct os_crash *crash)
     return wrong;
 }
 
-static void reuse(unsigned count)
+struct reused {
+    unsigned wrong, right, gone, replaced;
+};
+
+static int open_pidfd(void)
+{
+    return (int)syscall(SYS_pidfd_open, PID, 0);
+}
+
+/* One crash of PID that, but for one in four, is another process before it was read, or while it
+ * is. `fooled`: the reader gets the pidfd of the other one, which the kernel would never give. */
+static void reuse_once(unsigned i, bool fooled, struct reused *sum)
 {
     static char auxv[4096];
     struct span aux;
     struct buf head;
-    unsigned wrong = 0, right = 0, gone = 0;
-    for (unsigned i = 0; i < count; i++) {
-        pid_t victim = fork_as(PID, "victim");
-        REQUIRE(victim == PID);
-        wait_named(PID, "victim");
-        int pidfd = (int)syscall(SYS_pidfd_open, PID, 0);
-        REQUIRE(proc_read_pid("", PID, "auxv", auxv, sizeof auxv, &aux, NULL) == 0);
-        buf_init(&head, 1 << 17);
-        make_head(&head, PID, aux, "victim");
-        /* A sibling from the same fork has the same auxiliary vector: the worst case. */
-        bool replace = i % 4 != 0, at_once = i % 4 == 1;
-        pid_t replacer = 0;
-        if (at_once) {
-            end(PID);
-            REQUIRE(fork_as(PID, "other") == PID);
-            wait_named(PID, "other");
-        } else if (replace && (replacer = fork()) == 0) {
-            struct timespec t = {.tv_nsec = (long)(i * 7919 % 600) * 1000};
-            nanosleep(&t, NULL);
-            kill(PID, SIGKILL);
-            _exit(0);
-        }
-        struct os_crash *crash = take_one(buf_span(&head), pidfd, replace && i % 8 < 4);
-        wrong += is_wrong(crash);
-        right += !replace && crash->verified && crash->has_memory;
-        gone += replace && !crash->verified;
-        os_crash_close(crash);
-        if (replacer > 0)
-            waitpid(replacer, NULL, 0);
+    bool replace = i % 4 != 0, at_once = fooled ? replace : i % 4 == 1;
+    pid_t replacer = 0;
+    REQUIRE(fork_when_free(PID, "victim"));
+    wait_named(PID, "victim");
+    int pidfd = open_pidfd();
+    REQUIRE(proc_read_pid("", PID, "auxv", auxv, sizeof auxv, &aux, NULL) == 0);
+    buf_init(&head, 1 << 17);
+    make_head(&head, PID, aux, "victim");
+    /* A sibling from the same fork has the same auxiliary vector: the worst case. */
+    if (at_once) {
         end(PID);
-        buf_done(&head);
-        close(pidfd);
+        REQUIRE(fork_when_free(PID, "other"));
+        wait_named(PID, "other");
+    } else if (replace) {
+        replacer = replace_later(i * 7919 % 600 * 1000);
     }
-    printf("    %u pid reuses: %u wrong, %u left out, %u of %u right ones described\n", count,
-           wrong, gone, right, (count + 3) / 4);
-    CHECK_EQ_INT(wrong, 0);
-    CHECK_EQ_INT(right, (count + 3) / 4);
-    CHECK(gone > 0);
+    if (fooled) {
+        close(pidfd);
+        pidfd = open_pidfd();
+    }
+    struct os_crash *crash = take_one(buf_span(&head), pidfd, replace && !fooled && i % 8 < 4);
+    sum->wrong += is_wrong(crash);
+    sum->right += !replace && crash->verified && crash->has_memory;
+    sum->gone += replace && !crash->verified;
+    sum->replaced += replace;
+    os_crash_close(crash);
+    if (replacer > 0)
+        waitpid(replacer, NULL, 0);
+    end(PID);
+    buf_done(&head);
+    close(pidfd);
+}
+
+static void reuse(unsigned count, bool fooled)
+{
+    struct reused sum = {.wrong = 0};
+    signal(SIGCHLD, SIG_IGN); /* a number is free as soon as its process has ended */
+    for (unsigned i = 0; i < count; i++)
+        reuse_once(i, fooled, &sum);
+    printf("    %u pid reuses%s: %u wrong, %u left out, %u of %u right ones described\n",
+           sum.replaced, fooled ? " that the reader takes for the right one" : "", sum.wrong,
+           sum.gone, sum.right, count - sum.replaced);
+    CHECK_EQ_INT(sum.right, count - sum.replaced);
+    if (fooled) {
+        CHECK_EQ_INT(sum.wrong, sum.replaced);
+    } else {
+        CHECK_EQ_INT(sum.wrong, 0);
+        CHECK(sum.gone > 0);
+    }
     fflush(stdout);
 }
 
 #define NO_NAMESPACE 77
 
 /* reuse() as init of a pid namespace; the exit status. */
-static int reuse_apart(unsigned count)
+static int reuse_apart(unsigned count, bool fooled)
 {
     int status;
     if (unshare(CLONE_NEWPID | CLONE_NEWNS) != 0)
@@ -282,7 +385,7 @@ static int reuse_apart(unsigned count)
         if (mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL) != 0 ||
             mount("proc", "/proc", "proc", 0, NULL) != 0)
             _exit(NO_NAMESPACE);
-        reuse(count);
+        reuse(count, fooled);
         _exit(0);
     }
     if (init < 0 || waitpid(init, &status, 0) != init || !WIFEXITED(status))
@@ -290,18 +393,28 @@ static int reuse_apart(unsigned count)
     return WEXITSTATUS(status);
 }
 
-TEST_LIMIT(a_pid_that_was_given_to_another_is_never_described, 300)
+static void reuse_in_namespace(uint64_t count, bool fooled)
 {
-    const char *text = getenv("COUNT");
-    uint64_t count = 200;
     int status = 1;
-    if (text)
-        REQUIRE(text_u64_in(text, 4, 1000000, &count) == 0);
     pid_t outside = fork(); /* who unshares could start nobody any more, a leak checker neither */
     if (outside == 0)
-        _exit(reuse_apart((unsigned)count));
+        _exit(reuse_apart((unsigned)count, fooled));
     REQUIRE(waitpid(outside, &status, 0) == outside);
     if (WIFEXITED(status) && WEXITSTATUS(status) == NO_NAMESPACE)
         check_skip("no namespace of its own can be made here");
     CHECK(WIFEXITED(status) && WEXITSTATUS(status) == 0);
+}
+
+TEST_LIMIT(a_pid_that_was_given_to_another_is_never_described, 600)
+{
+    const char *text = getenv("COUNT");
+    uint64_t count = 200;
+    if (text)
+        REQUIRE(text_u64_in(text, 4, 1000000, &count) == 0);
+    reuse_in_namespace(count, false);
+}
+
+TEST_LIMIT(the_look_for_wrong_processes_finds_them, 60)
+{
+    reuse_in_namespace(40, true);
 }
