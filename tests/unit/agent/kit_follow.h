@@ -43,6 +43,7 @@ struct kit_follow {
     uint64_t records, sum, gaps;
     char messages[KIT_TOLD_MAX][64];
     char types[KIT_TOLD_MAX][32];
+    char units[KIT_TOLD_MAX][64];
     uint64_t counts[KIT_TOLD_MAX];
     char processes[KIT_TOLD_MAX][64];
     uint32_t pids[KIT_TOLD_MAX];
@@ -157,6 +158,7 @@ static inline void kit_follow_take(struct kit_follow *k, const trawl_v1_AgentMes
     if (k->records < KIT_TOLD_MAX) {
         snprintf(k->messages[k->records], 64, "%.63s", e->message);
         snprintf(k->types[k->records], 32, "%.31s", e->type);
+        snprintf(k->units[k->records], 64, "%.63s", e->unit);
         k->counts[k->records] = e->count;
         snprintf(k->processes[k->records], 64, "%.63s", e->process);
         k->pids[k->records] = e->pid;
