@@ -40,7 +40,7 @@ struct follow {
     uv_timer_t timer;
     enum stage stage;
     bool is_waiting; /* for the broker */
-    bool is_closing, is_closed, has_looked, was_full;
+    bool is_closing, is_closed, has_looked, was_full, was_ended;
     uint32_t index; /* within the stage */
     uint32_t pid_at, name_at, first_file;
     uint64_t seconds, journal_again;
@@ -369,6 +369,9 @@ static void on_timer(uv_timer_t *timer)
     if (!w->journal)
         return;
     if (follow_journal_read(w->journal, deadline_us + FOLLOW_CYCLE_US / 4)) {
+        if (!w->was_ended)
+            log_warn("the journal is not followed for %d s: journalctl has ended", JOURNAL_AGAIN);
+        w->was_ended = true;
         follow_journal_close(w->journal);
         w->journal = NULL;
     } else {

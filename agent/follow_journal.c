@@ -1,18 +1,18 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The journal's export format (systemd: docs/JOURNAL_EXPORT_FORMATS.md): "FIELD=value\n", or
- * "FIELD\n", eight bytes of length (little-endian), that many bytes, "\n"; an empty line ends an
- * entry. Each process's lines go to an assembler of their own. Invariant: nothing in it is trusted;
- * what is too long is passed over.
+ * The journal, read from the journalctl(1) that the broker started. Each process's lines go to an
+ * assembler of their own; what the init system (PID 1) says of its units becomes their results.
+ * Invariant: the place that is remembered is one behind which nothing was told. Called by follow.c.
  */
 #include <stdlib.h>
 #include <string.h>
 
 #include "agent/follow_private.h"
 #include "common/text.h"
+#include "common/xxh64.h"
 
 #define WRITERS 32
-#define ENTRY_MAX ((size_t)256 * 1024)
+#define INIT_PID 1
 #define READ_BYTES 65536
 
 struct writer {
@@ -23,19 +23,13 @@ struct writer {
     uint64_t used;
 };
 
-struct entry {
-    struct span message;
-    char comm[64], unit[128], cursor[OS_JOURNAL_CURSOR_SIZE];
-    uint64_t pid;
-    uint64_t wall_us;
-};
-
 struct follow_journal {
     int fd;
     char *cursor; /* where a later reader goes on */
     const struct source_context *context;
     struct writer writers[WRITERS];
-    struct entry entry;
+    struct os_unit_results *units;
+    struct follow_entry entry;
     uint64_t entries;
     struct buf held;
 };
@@ -44,14 +38,15 @@ int follow_journal_open(struct follow_journal **out, int fd, char *cursor,
                         const struct source_context *context)
 {
     struct follow_journal *j = calloc(1, sizeof *j);
-    if (!j) {
+    if (!j || os_unit_results_open(&j->units)) {
         os_log_close(fd);
+        free(j);
         return ERR_NOMEM;
     }
     j->fd = fd;
     j->cursor = cursor;
     j->context = context;
-    buf_init(&j->held, ENTRY_MAX + READ_BYTES);
+    buf_init(&j->held, FOLLOW_ENTRY_MAX + READ_BYTES);
     *out = j;
     return 0;
 }
@@ -65,6 +60,7 @@ void follow_journal_close(struct follow_journal *j)
             trace_flush(j->writers[i].trace);
         trace_close(j->writers[i].trace);
     }
+    os_unit_results_close(j->units);
     os_log_close(j->fd);
     buf_done(&j->held);
     free(j);
@@ -90,7 +86,7 @@ static void on_trace(void *context, const struct os_exception *exception, uint64
 }
 
 /* That of the process, or the one that has been quiet for longest. */
-static struct writer *writer_of(struct follow_journal *j, const struct entry *entry)
+static struct writer *writer_of(struct follow_journal *j, const struct follow_entry *entry)
 {
     struct writer *best = &j->writers[0];
     for (size_t i = 0; i < WRITERS; i++) {
@@ -103,7 +99,7 @@ static struct writer *writer_of(struct follow_journal *j, const struct entry *en
     if (best->trace)
         trace_end(best->trace);
     trace_close(best->trace);
-    *best = (struct writer){.journal = j, .pid = (uint32_t)entry->pid};
+    *best = (struct writer){.journal = j, .pid = entry->pid};
     text_copy(best->comm, sizeof best->comm, entry->comm);
     return trace_open(&best->trace, on_trace, best) ? NULL : best;
 }
@@ -118,77 +114,36 @@ static void keep_cursor(struct follow_journal *j)
         (void)text_copy(j->cursor, OS_JOURNAL_CURSOR_SIZE, j->entry.cursor);
 }
 
+static void feed_writer(struct follow_journal *j, const struct follow_entry *entry)
+{
+    struct writer *w = writer_of(j, entry);
+    int64_t wall_us = (int64_t)entry->unit_record.wall_us;
+    uint64_t mono_us = j->context->clock->mono_us(j->context->clock);
+    if (!w)
+        return;
+    text_copy(w->unit, sizeof w->unit, entry->unit);
+    w->used = ++j->entries;
+    trace_feed(w->trace, entry->message, wall_us, mono_us);
+    trace_feed(w->trace, span_str("\n"), wall_us, mono_us);
+}
+
+static void feed_units(struct follow_journal *j, const struct follow_entry *entry)
+{
+    struct os_exception e;
+    if (entry->pid != INIT_PID || !os_unit_result_feed(j->units, &entry->unit_record, &e))
+        return;
+    /* A later reader may see the entry again. */
+    const uint64_t where[] = {xxh64(span_str(entry->cursor), 0), entry->unit_record.wall_us};
+    follow_report(j->context, &e, where, sizeof where / sizeof where[0]);
+}
+
 static void end_entry(struct follow_journal *j)
 {
-    struct entry *entry = &j->entry;
-    struct clock *clock = j->context->clock;
-    struct writer *w = entry->message.data ? writer_of(j, entry) : NULL;
-    if (w) {
-        uint64_t mono_us = clock->mono_us(clock);
-        text_copy(w->unit, sizeof w->unit, entry->unit);
-        w->used = ++j->entries;
-        trace_feed(w->trace, entry->message, (int64_t)entry->wall_us, mono_us);
-        trace_feed(w->trace, span_str("\n"), (int64_t)entry->wall_us, mono_us);
-    }
+    if (j->entry.message.data)
+        feed_writer(j, &j->entry);
+    feed_units(j, &j->entry);
     keep_cursor(j);
-    *entry = (struct entry){0};
-}
-
-/* ---- the format ---- */
-
-static bool is_field(struct span name, const char *wanted)
-{
-    return span_equal(name, span_str(wanted));
-}
-
-static void take_field(struct entry *entry, struct span name, struct span value)
-{
-    if (is_field(name, "MESSAGE")) {
-        entry->message = value;
-    } else if (is_field(name, "_COMM")) {
-        text_copy_span(entry->comm, sizeof entry->comm, value);
-    } else if (is_field(name, "_SYSTEMD_UNIT")) {
-        text_copy_span(entry->unit, sizeof entry->unit, value);
-    } else if (is_field(name, "__CURSOR")) {
-        if (text_copy_span(entry->cursor, sizeof entry->cursor, value))
-            entry->cursor[0] = '\0';
-    } else if (is_field(name, "_PID")) {
-        uint64_t pid;
-        entry->pid = text_take_u64(&value, &pid) == 0 && pid <= INT32_MAX ? pid : 0;
-    } else if (is_field(name, "__REALTIME_TIMESTAMP")) {
-        uint64_t us;
-        entry->wall_us = text_take_u64(&value, &us) == 0 && us <= INT64_MAX ? us : 0;
-    }
-}
-
-/* One field, or the end of the entry. 0, ERR_AGAIN (not whole yet), ERR_CORRUPT. */
-static int take(struct follow_journal *j, struct span *s)
-{
-    const uint8_t *end = s->size_bytes ? memchr(s->data, '\n', s->size_bytes) : NULL;
-    if (!end)
-        return ERR_AGAIN;
-    struct span line = span_of(s->data, (size_t)(end - s->data)), rest = *s, value;
-    (void)span_take(&rest, line.size_bytes + 1, &value);
-    const uint8_t *equals = line.size_bytes ? memchr(line.data, '=', line.size_bytes) : NULL;
-    uint64_t length;
-    if (line.size_bytes == 0) {
-        end_entry(j);
-    } else if (equals) {
-        size_t name = (size_t)(equals - line.data);
-        take_field(&j->entry, span_of(line.data, name),
-                   span_of(equals + 1, line.size_bytes - name - 1));
-    } else {
-        if (span_take_u64(&rest, &length))
-            return ERR_AGAIN;
-        if (length > ENTRY_MAX)
-            return ERR_CORRUPT;
-        if (span_take(&rest, (size_t)length, &value) || rest.size_bytes == 0)
-            return ERR_AGAIN;
-        rest = span_of(rest.data + 1, rest.size_bytes - 1);
-        take_field(&j->entry, line, value);
-    }
-    *s = rest;
-    return 0;
+    j->entry = (struct follow_entry){.pid = 0};
 }
 
 /* A whole entry at a time: what is found of it points into what is held. */
@@ -198,12 +153,14 @@ static int take_entries(struct follow_journal *j)
     size_t done = 0;
     int e = 0;
     while (!e) {
-        bool is_end = s.size_bytes > 0 && s.data[0] == '\n';
-        e = take(j, &s);
-        if (!e && is_end)
-            done = all.size_bytes - s.size_bytes;
+        bool is_whole = false;
+        e = follow_entry_take(&s, &j->entry, &is_whole);
+        if (e || !is_whole)
+            continue;
+        end_entry(j);
+        done = all.size_bytes - s.size_bytes;
     }
-    j->entry = (struct entry){0};
+    j->entry = (struct follow_entry){.pid = 0};
     buf_consume(&j->held, e == ERR_CORRUPT ? all.size_bytes : done);
     return e;
 }

@@ -1,14 +1,15 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * How the files of `follow` share the work: follow.c looks for logs and turns the wheel,
- * follow_file.c reads one file, follow_place.c remembers how far, follow_journal.c takes the
- * journal apart. Private to follow*.c.
+ * follow_file.c reads one file, follow_place.c remembers how far, follow_journal.c reads the
+ * journal, follow_entry.c takes its entries apart. Private to follow*.c.
  */
 #ifndef TRAWL_AGENT_FOLLOW_PRIVATE_H
 #define TRAWL_AGENT_FOLLOW_PRIVATE_H
 
 #include "agent/follow.h"
 #include "agent/os/log_follow.h"
+#include "agent/os/unit_result.h"
 #include "agent/trace.h"
 #include "common/port.h"
 
@@ -64,6 +65,21 @@ void follow_file_close(struct follow_file *file);
 /* Reads what there is, until `deadline_mono_us`. Whether there may be more. */
 bool follow_file_read(struct follow_file *file, uint64_t deadline_mono_us);
 void follow_file_tick(struct follow_file *file);
+
+/* ---- follow_entry.c: the journal's format, pure ---- */
+
+#define FOLLOW_ENTRY_MAX ((size_t)256 * 1024)
+
+/* Every text is terminated; empty or 0: the entry has no such field. */
+struct follow_entry {
+    struct span message; /* whole, within what was parsed */
+    char comm[64], unit[128], cursor[OS_JOURNAL_CURSOR_SIZE];
+    uint32_t pid;
+    struct os_unit_record unit_record; /* with its time and the message's beginning */
+};
+/* Takes one field off, or the empty line behind an entry (*is_whole). ERR_AGAIN: it is not there as
+ * a whole yet. ERR_CORRUPT: longer than FOLLOW_ENTRY_MAX. */
+int follow_entry_take(struct span *s, struct follow_entry *entry, bool *is_whole);
 
 /* ---- follow_journal.c ---- */
 

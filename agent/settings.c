@@ -40,7 +40,9 @@ static const struct conf_row rows[] = {
     {"follow-own-logs", CONF_BOOL, AT(follow_own_logs), 0, 0, "yes", NULL,
      "leave the log files that followed processes have open alone (follow-own-logs = no)", false},
     {"journal", CONF_BOOL, AT(journal), 0, 0, "yes", NULL,
-     "leave the journal alone: no error traces are looked for there (journal = no)", false},
+     "leave the journal alone: no error traces and results of units are looked for there (journal "
+     "= no)",
+     false},
     {"probe", CONF_LIST, AT(probe), 0, 0, "", "PROBE,...",
      "what must answer: tcp:HOST:PORT, http://HOST:PORT/PATH or unit-watchdog:UNIT, each with "
      "every=5s timeout=2s failures=3",

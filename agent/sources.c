@@ -12,7 +12,6 @@
 #include "agent/watch_kernel.h"
 #include "agent/watch_probe.h"
 #include "agent/watch_process.h"
-#include "agent/watch_unit.h"
 #include "common/log.h"
 
 static const struct source table[] = {
@@ -23,7 +22,6 @@ static const struct source table[] = {
     {"processes", watch_process_open, watch_process_second, watch_process_close},
     {"throws", source_throws_open, source_throws_second, source_throws_close},
     {"reports", intake_open, intake_second, intake_close},
-    {"units", watch_unit_open, watch_unit_second, watch_unit_close},
     {"probes", watch_probe_open, NULL, watch_probe_close},
     {NULL, NULL, NULL, NULL},
 };

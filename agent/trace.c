@@ -6,6 +6,7 @@
  */
 #include "agent/trace.h"
 
+#include <stddef.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -66,18 +67,25 @@ static bool any_open(const struct trace *t)
     return false;
 }
 
-/* What finish() reads and what is told; frames are written before they are counted. */
+/* Frames are written before they are counted: most of it, and the only part that is not cleared. */
+static void clear(struct trace_open *o)
+{
+    const size_t behind = offsetof(struct trace_open, e.frame_count);
+    memset(o, 0, offsetof(struct trace_open, e.frames));
+    memset((uint8_t *)o + behind, 0, offsetof(struct trace_open, outer) - behind);
+    o->outer_count = 0;
+    o->e.uid = UINT32_MAX;
+}
+
 static struct trace_open *new_open(struct trace *t)
 {
-    struct trace_open *o = t->spare ? t->spare : malloc(sizeof *o);
+    struct trace_open *o = t->spare ? t->spare : calloc(1, sizeof *o);
     t->spare = NULL;
     if (!o) {
         t->lost++;
         return NULL;
     }
-    memset(o, 0, offsetof(struct trace_open, outer));
-    o->outer_count = 0;
-    o->e.uid = UINT32_MAX;
+    clear(o);
     return o;
 }
 

@@ -12,16 +12,21 @@
 
 /* ---- frames ---- */
 
-static bool is_java_file(struct span s)
+/* What stands in the brackets: "Shop.java:5", "Native Method", ... */
+static bool take_java_place(struct span s, struct trace_at *out)
 {
-    uint64_t line;
-    struct span file;
-    if (trace_place(s, &file, &line))
-        return file.size_bytes > 0 && memchr(file.data, '/', file.size_bytes) == NULL &&
-               memchr(file.data, ' ', file.size_bytes) == NULL;
-    return span_equal(s, span_str("Native Method")) || span_equal(s, span_str("Unknown Source")) ||
-           span_equal(s, span_str("<generated>")) || trace_ends(s, ".java") ||
-           trace_ends(s, ".kt") || trace_ends(s, ".scala");
+    out->file = s;
+    out->line = 0;
+    if (trace_place(s, &out->file, &out->line))
+        return out->file.size_bytes > 0 && !memchr(out->file.data, '/', out->file.size_bytes) &&
+               !memchr(out->file.data, ' ', out->file.size_bytes);
+    if (trace_ends(s, ".java") || trace_ends(s, ".kt") || trace_ends(s, ".scala"))
+        return true;
+    bool is_unknown =
+        span_equal(s, span_str("Native Method")) || span_equal(s, span_str("Unknown Source"));
+    if (is_unknown)
+        out->file = span_of("", 0);
+    return is_unknown || span_equal(s, span_str("<generated>"));
 }
 
 /* "java.base/java.lang.Integer.parseInt(Integer.java:668) ~[app.jar:1.0]" */
@@ -37,15 +42,11 @@ static bool take_java(struct span s, struct trace_at *out)
         return false;
     struct span place = trace_first(trace_skip(s, open), close - 1);
     struct span rest = trace_skip(s, open + close);
-    if (!is_java_file(place) ||
+    if (!take_java_place(place, out) ||
         (rest.size_bytes > 0 && !trace_begins(rest, " [") && !trace_begins(rest, " ~[")))
         return false;
     out->kind = TRACE_AT_JAVA;
     out->function = name;
-    out->file = place;
-    if (!trace_place(place, &out->file, &out->line))
-        out->file =
-            trace_begins(place, "Nat") || trace_begins(place, "Unk") ? span_of("", 0) : place;
     /* The loader's and the module's name are no part of the function's. */
     size_t slash = trace_find_last(name, '/');
     if (slash != SIZE_MAX)

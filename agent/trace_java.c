@@ -46,7 +46,7 @@ static enum trace_step take_cause(struct trace_open *t, struct span type, size_t
         return TRACE_NOT;
     trace_tag(t, "cause", heading.type);
     t->ignoring = false;
-    memcpy(t->outer, t->e.frames, sizeof t->outer);
+    memcpy(t->outer, t->e.frames, t->e.frame_count * sizeof t->outer[0]);
     t->outer_count = t->e.frame_count;
     t->outer_total = t->total;
     t->total = t->e.frame_count = 0;

@@ -26,7 +26,7 @@ static void take_cause(struct trace_open *t, struct span s)
     if (!trace_heading(trace_skip(s, strlen("[cause]: ")), TRACE_IN_FRONT, false, &heading))
         return;
     trace_tag(t, "cause", heading.type);
-    memcpy(t->outer, t->e.frames, sizeof t->outer);
+    memcpy(t->outer, t->e.frames, t->e.frame_count * sizeof t->outer[0]);
     t->outer_count = t->e.frame_count;
     t->outer_total = t->total;
     t->total = t->e.frame_count = 0;
@@ -104,7 +104,7 @@ static enum trace_step first_or_next(struct trace_open *t, struct span line)
 static bool finish(struct trace_open *t)
 {
     if (t->e.frame_count == 0 && t->outer_count > 0) {
-        memcpy(t->e.frames, t->outer, sizeof t->outer);
+        memcpy(t->e.frames, t->outer, t->outer_count * sizeof t->outer[0]);
         t->e.frame_count = t->outer_count;
         t->total = t->outer_total;
     }

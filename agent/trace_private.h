@@ -7,6 +7,8 @@
 #ifndef TRAWL_AGENT_TRACE_PRIVATE_H
 #define TRAWL_AGENT_TRACE_PRIVATE_H
 
+#include <string.h>
+
 #include "agent/trace.h"
 
 #define TRACE_PREFIX_SIZE 192
@@ -75,19 +77,73 @@ const struct trace_word *trace_scan(struct span text, size_t *at);
 
 /* ---- trace_text.c ---- */
 
-bool trace_begins(struct span s, const char *text);
-bool trace_ends(struct span s, const char *text);
+/* Those that every line goes through are here: of a text that is known when it is compiled, length
+ * and comparison become a few instructions. */
+
+static inline struct span trace_skip(struct span s, size_t bytes)
+{
+    size_t skipped = bytes < s.size_bytes ? bytes : s.size_bytes;
+    return (struct span){s.data + skipped, s.size_bytes - skipped};
+}
+
+static inline struct span trace_first(struct span s, size_t bytes)
+{
+    return (struct span){s.data, bytes < s.size_bytes ? bytes : s.size_bytes};
+}
+
+static inline bool trace_begins(struct span s, const char *text)
+{
+    size_t length = strlen(text);
+    return s.size_bytes >= length && memcmp(s.data, text, length) == 0;
+}
+
+static inline bool trace_ends(struct span s, const char *text)
+{
+    size_t length = strlen(text);
+    return s.size_bytes >= length && memcmp(s.data + s.size_bytes - length, text, length) == 0;
+}
+
+static inline bool trace_is_blank(uint8_t c)
+{
+    return c == ' ' || c == '\t';
+}
+
+static inline bool trace_is_digit(uint8_t c)
+{
+    return c >= '0' && c <= '9';
+}
+
+static inline bool trace_is_letter(uint8_t c) /* or _ */
+{
+    return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || c == '_';
+}
+
+static inline bool trace_is_word(uint8_t c)
+{
+    return trace_is_digit(c) || trace_is_letter(c);
+}
+
+static inline size_t trace_indent(struct span s) /* blanks at the beginning */
+{
+    size_t i = 0;
+    while (i < s.size_bytes && trace_is_blank(s.data[i]))
+        i++;
+    return i;
+}
+
+static inline struct span trace_trim(struct span s) /* without blanks at either end */
+{
+    s = trace_skip(s, trace_indent(s));
+    while (s.size_bytes > 0 && trace_is_blank(s.data[s.size_bytes - 1]))
+        s.size_bytes--;
+    return s;
+}
+
 /* Position behind which `text` stands, or SIZE_MAX. */
 size_t trace_find(struct span s, const char *text);
 size_t trace_find_last(struct span s, char c);
 const uint8_t *trace_last_newline(const uint8_t *data, size_t size_bytes); /* or NULL */
 bool trace_contains(struct span s, const char *text);
-struct span trace_skip(struct span s, size_t bytes);
-struct span trace_first(struct span s, size_t bytes);
-struct span trace_trim(struct span s); /* without blanks at either end */
-size_t trace_indent(struct span s);    /* blanks at the beginning */
-bool trace_is_digit(uint8_t c);
-bool trace_is_word(uint8_t c); /* letters, digits, _ */
 /* Number at the front; 0 digits: false. */
 bool trace_number(struct span *s, uint64_t *out);
 

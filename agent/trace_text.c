@@ -10,18 +10,6 @@
 
 /* ---- looking ---- */
 
-bool trace_begins(struct span s, const char *text)
-{
-    size_t length = strlen(text);
-    return s.size_bytes >= length && memcmp(s.data, text, length) == 0;
-}
-
-bool trace_ends(struct span s, const char *text)
-{
-    size_t length = strlen(text);
-    return s.size_bytes >= length && memcmp(s.data + s.size_bytes - length, text, length) == 0;
-}
-
 size_t trace_find(struct span s, const char *text)
 {
     size_t length = strlen(text);
@@ -57,54 +45,6 @@ bool trace_contains(struct span s, const char *text)
     return trace_find(s, text) != SIZE_MAX;
 }
 
-struct span trace_skip(struct span s, size_t bytes)
-{
-    if (bytes > s.size_bytes)
-        bytes = s.size_bytes;
-    return span_of(s.data + bytes, s.size_bytes - bytes);
-}
-
-struct span trace_first(struct span s, size_t bytes)
-{
-    return span_of(s.data, bytes < s.size_bytes ? bytes : s.size_bytes);
-}
-
-static bool is_blank(uint8_t c)
-{
-    return c == ' ' || c == '\t';
-}
-
-size_t trace_indent(struct span s)
-{
-    size_t i = 0;
-    while (i < s.size_bytes && is_blank(s.data[i]))
-        i++;
-    return i;
-}
-
-struct span trace_trim(struct span s)
-{
-    s = trace_skip(s, trace_indent(s));
-    while (s.size_bytes > 0 && is_blank(s.data[s.size_bytes - 1]))
-        s.size_bytes--;
-    return s;
-}
-
-bool trace_is_digit(uint8_t c)
-{
-    return c >= '0' && c <= '9';
-}
-
-static bool is_letter(uint8_t c)
-{
-    return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || c == '_';
-}
-
-bool trace_is_word(uint8_t c)
-{
-    return trace_is_digit(c) || is_letter(c);
-}
-
 bool trace_number(struct span *s, uint64_t *out)
 {
     return text_take_u64(s, out) == 0;
@@ -118,12 +58,22 @@ static bool is_inner(uint8_t c)
     return (c & 0xC0) == 0x80;
 }
 
+/* Most of it is plain, and then this is all there is to do. */
 static void copy_clean(char *out, struct span s)
 {
-    for (size_t i = 0; i < s.size_bytes; i++)
-        out[i] = (char)(s.data[i] ? s.data[i] : '?');
+    uint8_t all = 0;
+    bool has_zero = false;
+    for (size_t i = 0; i < s.size_bytes; i++) {
+        out[i] = (char)s.data[i];
+        all |= s.data[i];
+        has_zero |= s.data[i] == 0;
+    }
     out[s.size_bytes] = '\0';
-    text_clean(out);
+    for (size_t i = 0; has_zero && i < s.size_bytes; i++)
+        if (!out[i])
+            out[i] = '?';
+    if (all & 0x80)
+        text_clean(out);
 }
 
 void trace_copy(char *out, size_t size_bytes, struct span s)
@@ -267,8 +217,8 @@ static bool names_somebody(struct span prefix, size_t begin, size_t end)
     uint8_t earlier = begin > 1 ? prefix.data[begin - 2] : 0;
     uint8_t after = end < prefix.size_bytes ? prefix.data[end] : 0;
     return (before == '[' && after == ']') || (before == '(' && after == ')') || before == '#' ||
-           before == '=' || (before == '-' && is_letter(earlier)) ||
-           (is_letter(before) && !trace_is_digit(earlier));
+           before == '=' || (before == '-' && trace_is_letter(earlier)) ||
+           (trace_is_letter(before) && !trace_is_digit(earlier));
 }
 
 size_t trace_prefix_length(const struct trace_open *t, struct span line)
@@ -350,8 +300,8 @@ bool trace_is_alike(const struct trace_open *t, struct span line)
         return false;
     for (size_t i = 0; i < enough; i++) {
         uint8_t a = prefix.data[i], b = line.data[i];
-        bool is_same =
-            a == b || (trace_is_digit(a) && trace_is_digit(b)) || (is_letter(a) && is_letter(b));
+        bool is_same = a == b || (trace_is_digit(a) && trace_is_digit(b)) ||
+                       (trace_is_letter(a) && trace_is_letter(b));
         if (!is_same)
             return false;
     }

@@ -2,7 +2,7 @@
 /*
  * How units of systemd failed, out of what systemd (PID 1) writes into the journal. Invariant:
  * pure; of a unit only what its last records said is remembered, for at most OS_UNITS units. Fed by
- * whoever follows the journal (agent/watch_unit.c).
+ * whoever follows the journal (agent/follow_journal.c).
  */
 #ifndef TRAWL_AGENT_OS_UNIT_RESULT_H
 #define TRAWL_AGENT_OS_UNIT_RESULT_H
@@ -33,15 +33,5 @@ void os_unit_results_close(struct os_unit_results *results);
 /* True: *out tells of a unit that has failed. Records of others than PID 1 are passed by. */
 bool os_unit_result_feed(struct os_unit_results *results, const struct os_unit_record *record,
                          struct os_exception *out);
-
-/*
- * Records out of a stream in the journal's export format (systemd: docs/JOURNAL_EXPORT_FORMATS.md),
- * as it comes. Values are cut to their fields; a field too long to be one is skipped.
- */
-struct os_unit_stream;
-typedef void (*os_unit_record_fn)(void *context, const struct os_unit_record *record);
-int os_unit_stream_open(struct os_unit_stream **out, os_unit_record_fn each, void *context);
-void os_unit_stream_close(struct os_unit_stream *stream);
-void os_unit_stream_feed(struct os_unit_stream *stream, struct span bytes);
 
 #endif

@@ -1,18 +1,27 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * What watching eight processes and probing eight ports costs: processor time of the sources alone,
- * in percent of a core, over some seconds.
+ * in percent of a core, over some seconds; and what finding out who listens costs, by netlink and
+ * where that is refused.
  *
  *     bench_watch VICTIM [SECONDS]      VICTIM: <build>/victims/watched
  */
+#include <errno.h>
+#include <linux/filter.h>
+#include <linux/seccomp.h>
 #include <signal.h>
+#include <stddef.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/prctl.h>
 #include <sys/resource.h>
+#include <sys/socket.h>
+#include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "agent/os/watch.h"
 #include "agent/sources.h"
 #include "agent/watch_probe.h"
 #include "agent/watch_process.h"
@@ -20,6 +29,7 @@
 
 #define MANY 8
 #define FIRST_PORT 17400
+#define LOOKS 200
 
 static pid_t victims[MANY];
 
@@ -94,6 +104,53 @@ static void measure(const char *what, struct source_context *c, void *watched, u
     uv_run(c->loop, UV_RUN_NOWAIT);
 }
 
+/* socket(AF_NETLINK, ...) fails from now on. */
+static int refuse_netlink(void)
+{
+    struct sock_filter code[] = {
+        BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, nr)),
+        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_socket, 0, 3),
+        BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, args[0])),
+        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, AF_NETLINK, 0, 1),
+        BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ERRNO | EACCES),
+        BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW)};
+    struct sock_fprog program = {.len = sizeof code / sizeof code[0], .filter = code};
+    return prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) ||
+           prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &program);
+}
+
+/* One look for the ports of a process, and one whether anybody listens on a port. */
+static void measure_listeners(const char *what)
+{
+    struct os_peek peek;
+    unsigned found = 0;
+    uint64_t began_us = used_us();
+    for (int i = 0; i < LOOKS; i++) {
+        os_peek((uint32_t)victims[0], 0, true, &peek);
+        found += peek.port_count;
+    }
+    uint64_t peeked_us = used_us();
+    for (int i = 0; i < LOOKS; i++)
+        found += os_watch_listens(FIRST_PORT);
+    printf("%-28s %.1f us a process, %.1f us a port%s\n", what,
+           (double)(peeked_us - began_us) / LOOKS, (double)(used_us() - peeked_us) / LOOKS,
+           found == 2 * LOOKS ? "" : " (not all found)");
+}
+
+/* The filter cannot be taken off again. */
+static void measure_refused(void)
+{
+    fflush(stdout);
+    pid_t child = fork();
+    if (child == 0) {
+        if (refuse_netlink() == 0)
+            measure_listeners("who listens, from /proc");
+        fflush(stdout);
+        _exit(0);
+    }
+    waitpid(child, NULL, 0);
+}
+
 int main(int argc, char **argv)
 {
     static const char *const followed[] = {"watched", NULL};
@@ -114,6 +171,8 @@ int main(int argc, char **argv)
         watcher_open(&c.watcher, spool, c.clock, NULL, NULL))
         return 2;
     run_victims(argv[1], "loop");
+    measure_refused();
+    measure_listeners("who listens, by netlink");
     measure("nothing", &c, NULL, (unsigned)seconds);
     if (watch_process_open(&source, &c, &f) == 0 && source)
         measure("8 followed event loops", &c, source, (unsigned)seconds);

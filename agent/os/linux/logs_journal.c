@@ -20,7 +20,6 @@
 #include "common/port.h"
 #include "common/text.h"
 
-#define PROGRAM "/usr/bin/journalctl"
 #define TIME_US UINT64_C(10000000)
 #define OUTPUT_BYTES (16u * 1024 * 1024)
 #define READ_BYTES (64u * 1024)
@@ -60,7 +59,7 @@ bool logs_has_journal(const char *root)
         (void)text_format(path, sizeof path, "%s%s", root, directories[i]);
         found |= is_filled(path);
     }
-    (void)text_format(path, sizeof path, "%s%s", root, PROGRAM);
+    (void)text_format(path, sizeof path, "%s%s", root, LOGS_JOURNALCTL);
     return found && access(path, X_OK) == 0;
 }
 
@@ -88,7 +87,7 @@ static void make_arguments(const char *root, const struct os_process *process,
 {
     char unit[PROC_UNIT_SIZE];
     size_t n = 0;
-    (void)text_format(a->program, sizeof a->program, "%s%s", root, PROGRAM);
+    (void)text_format(a->program, sizeof a->program, "%s%s", root, LOGS_JOURNALCTL);
     (void)text_format(a->since, sizeof a->since, "--since=@%lld",
                       (long long)window->from_us / 1000000);
     (void)text_format(a->until, sizeof a->until, "--until=@%lld",
@@ -116,7 +115,7 @@ static void make_arguments(const char *root, const struct os_process *process,
 /* ---- the child ---- */
 
 /* Only calls that are safe between fork(2) and execve(2). */
-static _Noreturn void be_child(const struct arguments *a, int output)
+static _Noreturn void be_child(const char *program, const char *const *list, int output)
 {
     static const char *const environment[] = {"PATH=/usr/bin:/bin", "LC_ALL=C.UTF-8",
                                               "SYSTEMD_COLORS=0", NULL};
@@ -133,23 +132,24 @@ static _Noreturn void be_child(const struct arguments *a, int output)
 #endif
     /* execve(2) takes pointers to what it does not change.
      * NOLINTNEXTLINE(performance-no-int-to-ptr) */
-    execve(a->program, (char *const *)(uintptr_t)a->list, (char *const *)(uintptr_t)environment);
+    execve(program, (char *const *)(uintptr_t)list, (char *const *)(uintptr_t)environment);
     _exit(127);
 }
 
-static int start(const struct arguments *a, pid_t *pid, int *output, struct failure *f)
+int logs_start_journal(const char *program, const char *const *list, pid_t *pid, int *output,
+                       struct failure *f)
 {
     int ends[2];
     if (pipe2(ends, O_CLOEXEC) < 0)
         return fail_errno(f, err_from_errno(errno), errno, "cannot make a pipe");
     pid_t child = fork();
     if (child == 0)
-        be_child(a, ends[1]);
+        be_child(program, list, ends[1]);
     int error = errno;
     close(ends[1]);
     if (child < 0) {
         close(ends[0]);
-        return fail_errno(f, err_from_errno(error), error, "cannot start '%s'", a->program);
+        return fail_errno(f, err_from_errno(error), error, "cannot start '%s'", program);
     }
     *pid = child;
     *output = ends[0];
@@ -227,7 +227,7 @@ int logs_read_journal(const char *root, const struct os_process *process,
     pid_t pid = -1;
     int output = -1, status = 0;
     make_arguments(root, process, window, &a);
-    int result = start(&a, &pid, &output, f);
+    int result = logs_start_journal(a.program, a.list, &pid, &output, f);
     if (result < 0)
         return result;
     result = read_output(output, window, f);

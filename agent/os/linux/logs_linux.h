@@ -6,6 +6,8 @@
 #ifndef TRAWL_AGENT_OS_LINUX_LOGS_LINUX_H
 #define TRAWL_AGENT_OS_LINUX_LOGS_LINUX_H
 
+#include <sys/types.h>
+
 #include "agent/os/linux/procfs.h"
 #include "agent/os/process.h"
 #include "common/buf.h"
@@ -40,7 +42,15 @@ void logs_window_text(struct logs_window *window, struct span text);
 
 /* ---- logs_journal.c ---- */
 
+#define LOGS_JOURNALCTL "/usr/bin/journalctl"
 bool logs_has_journal(const char *root);
+/*
+ * Starts journalctl(1) with these arguments (the last NULL), its output to come from *output, in an
+ * environment of our own. The kernel ends it when the thread that started it ends. The caller reaps
+ * it.
+ */
+int logs_start_journal(const char *program, const char *const *list, pid_t *pid, int *output,
+                       struct failure *f);
 /*
  * Runs journalctl for the unit of the process, or for its pid, and feeds its lines to the window.
  * It is given 10 s and 16 MiB of output. ERR_TIMEOUT, ERR_LIMIT, ERR_IO: what came until then was

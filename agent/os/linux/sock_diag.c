@@ -2,7 +2,7 @@
 /*
  * Asking the kernel for its sockets over netlink, in the network namespace of a process. Invariant:
  * the caller is in its own namespace again when sock_diag_open() returns; only the kernel's answers
- * are taken. Called by net_sockets.c.
+ * are taken. Called by net_sockets.c and watch_socket.c.
  */
 #include "agent/os/linux/sock_diag.h"
 
@@ -231,18 +231,35 @@ static int read_answer(int fd, struct sock_diag_answer *answer, bool is_dump, st
     return 0;
 }
 
+static int ask_all(int fd, const struct question *q, uint8_t family, uint8_t protocol,
+                   sock_each_fn each, void *context, struct failure *f)
+{
+    struct sock_diag_answer answer = {.family = family,
+                                      .protocol = protocol,
+                                      .sequence = q->head.nlmsg_seq,
+                                      .each = each,
+                                      .context = context};
+    int result = send_question(fd, q, f);
+    return result < 0 ? result : read_answer(fd, &answer, true, f);
+}
+
 int sock_diag_each(int fd, uint8_t family, uint8_t protocol, sock_each_fn each, void *context,
                    struct failure *f)
 {
     struct question q;
     make_question(&q, family, protocol);
-    struct sock_diag_answer answer = {.family = family,
-                                      .protocol = protocol,
-                                      .sequence = q.head.nlmsg_seq,
-                                      .each = each,
-                                      .context = context};
-    int result = send_question(fd, &q, f);
-    return result < 0 ? result : read_answer(fd, &answer, true, f);
+    return ask_all(fd, &q, family, protocol, each, context, f);
+}
+
+int sock_diag_listeners(int fd, uint8_t family, uint16_t port, sock_each_fn each, void *context,
+                        struct failure *f)
+{
+    struct question q;
+    make_question(&q, family, IPPROTO_TCP);
+    q.body.inet.idiag_states = 1u << TCP_LISTEN;
+    q.body.inet.idiag_ext = 0;
+    q.body.inet.id.idiag_sport = htons(port);
+    return ask_all(fd, &q, family, IPPROTO_TCP, each, context, f);
 }
 
 /* ---- one connection ---- */

@@ -3,7 +3,7 @@
  * Sockets as the kernel describes them over netlink (sock_diag(7); kernel:
  * include/uapi/linux/{inet,unix}_diag.h), and as its tables in /proc/PID/net do where netlink is
  * not to be had. Invariant: what the kernel did not say is marked unknown, never a zero. Parsing is
- * pure. Called by net_sockets.c.
+ * pure. Called by net_sockets.c and watch_socket.c.
  */
 #ifndef TRAWL_AGENT_OS_LINUX_SOCK_DIAG_H
 #define TRAWL_AGENT_OS_LINUX_SOCK_DIAG_H
@@ -137,6 +137,13 @@ int sock_diag_open(uint32_t pid, int *out, struct failure *f);
  * them. */
 int sock_diag_each(int fd, uint8_t family, uint8_t protocol, sock_each_fn each, void *context,
                    struct failure *f);
+
+/*
+ * Those that listen on TCP, of one family; port 0: on any. The kernel looks at no others, and what
+ * is not needed to tell who listens where is not asked for.
+ */
+int sock_diag_listeners(int fd, uint8_t family, uint16_t port, sock_each_fn each, void *context,
+                        struct failure *f);
 
 /* The one connection that is at the other end of `s`, when it is in the same network namespace.
  * ERR_NOTFOUND. */

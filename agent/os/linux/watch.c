@@ -3,8 +3,6 @@
 #include "agent/os/watch.h"
 
 #include <errno.h>
-#include <netinet/in.h>
-#include <netinet/tcp.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
@@ -109,21 +107,4 @@ uint64_t os_watch_began_us(uint64_t start_ticks)
 {
     long per_second = sysconf(_SC_CLK_TCK);
     return start_ticks * 1000000 / (uint64_t)(per_second > 0 ? per_second : 100);
-}
-
-static int each_listener(void *context, struct span line)
-{
-    const uint16_t *port = context;
-    struct proc_socket socket;
-    if (proc_parse_socket(line, &socket) < 0)
-        return 0; /* the heading */
-    if (socket.state != TCP_LISTEN)
-        return 2; /* the kernel lists those that listen first */
-    return socket.local_port == *port;
-}
-
-bool os_watch_listens(uint16_t port)
-{
-    return proc_each_line("/proc/self/net/tcp", each_listener, &port, NULL) == 1 ||
-           proc_each_line("/proc/self/net/tcp6", each_listener, &port, NULL) == 1;
 }

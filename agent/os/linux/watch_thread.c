@@ -2,20 +2,19 @@
 /* Whether threads of watched processes stand still, and in what. See agent/os/watch.h. */
 #include <errno.h>
 #include <fcntl.h>
-#include <netinet/in.h>
-#include <netinet/tcp.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
 #include "agent/os/linux/procfs.h"
+#include "agent/os/linux/watch_linux.h"
 #include "agent/os/watch.h"
 #include "common/text.h"
 
 #define THREADS_MAX 256
 #define FILES_MAX 4096
-#define LISTENERS_MAX 64
+#define LISTENERS_MAX 512
 
 int os_watch_runs_open(uint32_t pid)
 {
@@ -187,17 +186,13 @@ struct listeners {
     size_t count;
 };
 
-static int each_listener(void *context, struct span line)
+static void each_listener(void *context, uint16_t port, uint64_t inode)
 {
     struct listeners *l = context;
-    struct proc_socket socket;
-    if (proc_parse_socket(line, &socket) < 0)
-        return 0;
-    if (socket.state != TCP_LISTEN || l->count == LISTENERS_MAX)
-        return 1;
-    l->inodes[l->count] = socket.inode;
-    l->ports[l->count++] = socket.local_port;
-    return 0;
+    if (l->count == LISTENERS_MAX)
+        return;
+    l->inodes[l->count] = inode;
+    l->ports[l->count++] = port;
 }
 
 static void add_port(struct os_peek *out, uint16_t port)
@@ -228,13 +223,9 @@ static void find_ports(struct os_peek *out)
     struct listeners l = {.count = 0};
     uint32_t *files = NULL;
     size_t count = 0;
-    proc_path(path, "", out->pid, "net/tcp");
-    (void)proc_each_line(path, each_listener, &l, NULL);
-    proc_path(path, "", out->pid, "net/tcp6");
-    (void)proc_each_line(path, each_listener, &l, NULL);
-    proc_path(path, "", out->pid, "fd");
-    if (l.count == 0)
+    if (watch_listeners(out->pid, 0, each_listener, &l) || l.count == 0)
         return;
+    proc_path(path, "", out->pid, "fd");
     int e = proc_numbers(path, &files, &count, FILES_MAX, NULL);
     for (size_t i = 0; (!e || e == ERR_LIMIT) && i < count; i++)
         match_file(out, &l, files[i]);

@@ -42,6 +42,9 @@ struct kit_follow {
     /* What came into the ring so far. */
     uint64_t records, sum, gaps;
     char messages[KIT_TOLD_MAX][64];
+    char types[KIT_TOLD_MAX][32];
+    char units[KIT_TOLD_MAX][64];
+    uint64_t counts[KIT_TOLD_MAX];
     char processes[KIT_TOLD_MAX][64];
     uint32_t pids[KIT_TOLD_MAX];
     uint8_t ids[KIT_TOLD_MAX][16];
@@ -154,6 +157,9 @@ static inline void kit_follow_take(struct kit_follow *k, const trawl_v1_AgentMes
     const trawl_v1_Exception *e = &m->body.exception;
     if (k->records < KIT_TOLD_MAX) {
         snprintf(k->messages[k->records], 64, "%.63s", e->message);
+        snprintf(k->types[k->records], 32, "%.31s", e->type);
+        snprintf(k->units[k->records], 64, "%.63s", e->unit);
+        k->counts[k->records] = e->count;
         snprintf(k->processes[k->records], 64, "%.63s", e->process);
         k->pids[k->records] = e->pid;
         memcpy(k->ids[k->records], e->id.bytes, 16);
@@ -261,6 +267,15 @@ static inline void kit_follow_append(const struct kit_follow *k, const char *nam
 {
     char text[512];
     kit_follow_write(k, name, text, kit_follow_trace(text, sizeof text, message));
+}
+
+/* How many of this type came into the ring. */
+static inline uint64_t kit_follow_count(const struct kit_follow *k, const char *type)
+{
+    uint64_t sum = 0;
+    for (uint64_t i = 0; i < k->records && i < KIT_TOLD_MAX; i++)
+        sum += strcmp(k->types[i], type) == 0 ? k->counts[i] : 0;
+    return sum;
 }
 
 static inline bool kit_follow_has(const struct kit_follow *k, const char *message)

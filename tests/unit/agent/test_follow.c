@@ -138,25 +138,53 @@ TEST_LIMIT(an_agent_that_is_killed_tells_each_once, 270)
     kit_follow_remove(k);
 }
 
-TEST_LIMIT(a_flood_is_counted_exactly, 300)
+#define FLOOD 100000u
+#define FLOOD_KINDS 25u /* more than an assembler counts apart */
+
+/* Of kind k there are k + 1 in every 325. */
+static unsigned flood_kind(unsigned i)
 {
-    struct kit_follow *k = kit_follow_make("*.log", NULL, ALLOW);
+    unsigned kind = 0;
+    for (i %= 325; i > kind; kind++)
+        i -= kind + 1;
+    return kind;
+}
+
+static void write_flood(const struct kit_follow *k, uint64_t wanted[FLOOD_KINDS])
+{
     struct buf all;
-    char text[512];
-    kit_follow_append(k, "a.log", "old");
-    kit_follow_start_at(k, "a.log");
     buf_init(&all, 64 << 20);
-    for (unsigned i = 0; i < 100000; i++) {
-        char message[32];
-        snprintf(message, sizeof message, "cart %u", i);
-        REQUIRE(buf_append(&all, text, kit_follow_trace(text, sizeof text, message)) == 0);
+    for (unsigned i = 0; i < FLOOD; i++) {
+        unsigned kind = flood_kind(i);
+        wanted[kind]++;
+        REQUIRE(buf_printf(&all,
+                           "2026-11-23 14:00:00 ERROR cannot total\n"
+                           "Traceback (most recent call last):\n"
+                           "  File \"/srv/shop.py\", line 4, in parse\n    return int(text)\n"
+                           "shop.Kind%uError: cart %u\n2026-11-23 14:00:01 INFO next\n",
+                           kind, i) == 0);
     }
     kit_follow_write(k, "a.log", all.data, all.size_bytes);
     buf_done(&all);
-    CHECK(kit_follow_until(k, 100000));
+}
+
+TEST_LIMIT(a_flood_is_sampled_and_each_kind_counted_exactly, 300)
+{
+    struct kit_follow *k = kit_follow_make("*.log", NULL, ALLOW);
+    uint64_t wanted[FLOOD_KINDS] = {0};
+    char type[32];
+    kit_follow_append(k, "a.log", "old");
+    kit_follow_start_at(k, "a.log");
+    write_flood(k, wanted);
+    CHECK(kit_follow_until(k, FLOOD));
     kit_follow_settle(k);
-    CHECK_EQ_INT(k->sum, 100000);
-    CHECK(k->records < 2000);
+    CHECK_EQ_INT(k->sum, FLOOD);
+    for (unsigned kind = 0; kind < FLOOD_KINDS; kind++) {
+        snprintf(type, sizeof type, "shop.Kind%uError", kind);
+        CHECK(wanted[kind] > 0);
+        CHECK_EQ_INT(kit_follow_count(k, type), wanted[kind]);
+    }
+    CHECK(k->records < FLOOD / 25);
     kit_follow_stop(k);
     kit_follow_remove(k);
 }

@@ -71,6 +71,9 @@ static void settle(struct pipe_kit *p)
         usleep(120000);
         follow_journal_tick(p->journal);
     }
+    uint64_t end_us = port_mono_us() + KIT_LIMIT_US;
+    while (watcher_look(p->k->watcher) && port_mono_us() < end_us) /* for a better source */
+        usleep(20000);
     watcher_tick(p->k->watcher);
     kit_follow_read(p->k);
 }
@@ -121,6 +124,61 @@ TEST(a_message_of_several_lines_comes_with_its_length)
     settle(p);
     CHECK_EQ_INT(p->k->sum, 1);
     CHECK_EQ_STR(p->k->processes[0], "java");
+    close_pipe(p);
+}
+
+static const char *unit_of(const struct pipe_kit *p, const char *type)
+{
+    for (uint64_t i = 0; i < p->k->records && i < KIT_TOLD_MAX; i++)
+        if (strcmp(p->k->types[i], type) == 0)
+            return p->k->units[i];
+    return "none";
+}
+
+/* systemd's own entries, between those of programs, as they come through the pipe. */
+static void play_units(size_t step)
+{
+    struct pipe_kit *p = open_pipe();
+    struct buf b;
+    buf_init(&b, 1 << 16);
+    REQUIRE(port_read_file(TESTS_DIR "/fixtures/journal/units.export", &b, NULL) == 0);
+    put_entry(p, 701, "Traceback (most recent call last):");
+    for (size_t at = 0; at < b.size_bytes; at += step) {
+        put(p, b.data + at, b.size_bytes - at < step ? b.size_bytes - at : step);
+        CHECK_EQ_INT(take_all(p), 0);
+    }
+    put_entry(p, 701, "  File \"/srv/shop.py\", line 4, in parse");
+    put_entry(p, 701, "ValueError: of the program");
+    CHECK_EQ_INT(take_all(p), 0);
+    settle(p);
+    CHECK_EQ_INT(p->k->sum, 5);
+    CHECK_EQ_STR(unit_of(p, "watchdog"), "app.service");
+    CHECK_EQ_STR(unit_of(p, "exit-code"), "app.service");
+    CHECK_EQ_STR(unit_of(p, "start-limit-hit"), "app.service");
+    CHECK_EQ_STR(unit_of(p, "oom-kill"), "mine.service");
+    CHECK_EQ_STR(unit_of(p, "ValueError"), "shop@701.service");
+    buf_done(&b);
+    close_pipe(p);
+}
+
+TEST(results_of_units_come_from_the_same_journal)
+{
+    play_units(1 << 16);
+    play_units(1);
+    play_units(7);
+}
+
+/* What another process than PID 1 writes is no result, whatever fields it sets. */
+TEST(only_the_init_system_tells_results)
+{
+    static const char said[] =
+        "__CURSOR=s=abc;i=1\n_PID=702\nMESSAGE_ID=d9b373ed55a64feb8242e02dbe79a49c\n"
+        "UNIT=app.service\nUNIT_RESULT=watchdog\nMESSAGE=lies\n\n";
+    struct pipe_kit *p = open_pipe();
+    put(p, said, sizeof said - 1);
+    CHECK_EQ_INT(take_all(p), 0);
+    settle(p);
+    CHECK_EQ_INT(p->k->sum, 0);
     close_pipe(p);
 }
 

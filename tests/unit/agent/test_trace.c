@@ -19,9 +19,12 @@
 #define FIXTURES TESTS_DIR "/fixtures/traces"
 #define NOW_US UINT64_C(1000000)
 
+#define KINDS 40
+
 struct told {
     struct buf text;
     uint64_t records, sum, begin;
+    uint64_t of_line[KINDS]; /* by the line of the innermost frame */
 };
 
 static void on_trace(void *context, const struct os_exception *e, uint64_t begin)
@@ -31,6 +34,7 @@ static void on_trace(void *context, const struct os_exception *e, uint64_t begin
     told->records++;
     told->sum += e->count;
     told->begin = begin;
+    told->of_line[e->frame_count ? e->frames[0].line % KINDS : 0] += e->count;
     CHECK(e->frame_count <= OS_EXCEPTION_FRAMES && e->type[0] && e->source == OS_LOG_TRACE);
 }
 
@@ -366,6 +370,33 @@ TEST(a_flood_is_counted_exactly)
     trace_end(trace);
     CHECK_EQ_INT(told.sum, 100000);
     CHECK_EQ_INT(trace_counts(trace).traces, 100000);
+    trace_close(trace);
+    buf_done(&told.text);
+}
+
+/* More kinds than are counted apart, ten of them frequent: each has its own exact count, and all of
+ * it is a sample. */
+TEST(a_flood_of_many_kinds_is_sampled_and_each_counted_exactly)
+{
+    struct told told;
+    struct trace *trace = open_trace(&told);
+    uint64_t wanted[KINDS] = {0};
+    char text[512];
+    for (unsigned i = 0; i < 100000; i++) {
+        unsigned kind = i % 50 == 0 ? 10 + i / 50 % 30 : i % 10;
+        REQUIRE(text_format(text, sizeof text,
+                            "Traceback (most recent call last):\n"
+                            "  File \"/srv/shop.py\", line %u, in total\n    return int(text)\n"
+                            "ValueError: invalid literal: '%u'\n",
+                            kind, i) == 0);
+        wanted[kind]++;
+        feed_text(trace, text, NOW_US + (uint64_t)i * 50);
+    }
+    trace_end(trace);
+    for (unsigned kind = 0; kind < KINDS; kind++)
+        CHECK_EQ_INT(told.of_line[kind], wanted[kind]);
+    CHECK(wanted[0] > 5000 && wanted[39] > 0);
+    CHECK(told.records < 4000);
     trace_close(trace);
     buf_done(&told.text);
 }

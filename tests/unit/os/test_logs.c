@@ -8,6 +8,7 @@
 #include <time.h>
 
 #include "agent/os/linux/logs_linux.h"
+#include "agent/os/log_follow.h"
 #include "agent/os/logs.h"
 #include "common/port.h"
 #include "common/text.h"
@@ -436,6 +437,47 @@ TEST(the_journal_is_asked_with_fixed_arguments)
     CHECK(!has("before"));
     CHECK(strstr(missing, "log files: cannot read '") != NULL);
     buf_done(&out);
+    CHECK_EQ_INT(waitpid(-1, NULL, WNOHANG), -1); /* no child is left */
+}
+
+/* What the follower of the journal gives until it ends. */
+static void read_followed(const char *root, const char *cursor, struct buf *b)
+{
+    uint64_t end_us = port_mono_us() + 10000000;
+    uint8_t *room;
+    int fd = -1, pid = 0, e = 0;
+    buf_init(b, 1 << 16);
+    REQUIRE(os_journal_start(root, cursor, &fd, &pid, NULL) == 0);
+    while (e != ERR_CLOSED && port_mono_us() < end_us) {
+        size_t got = 0;
+        REQUIRE(buf_reserve(b, 4096, &room) == 0);
+        e = os_journal_read(fd, room, 4096, &got);
+        buf_commit(b, got);
+        if (e == ERR_AGAIN)
+            usleep(1000);
+    }
+    CHECK_EQ_INT(e, ERR_CLOSED);
+    os_journal_stop(pid);
+    os_log_close(fd);
+}
+
+TEST(the_journal_is_followed_with_fixed_arguments)
+{
+    const char *root = journal_tree("#!/bin/sh\nfor a; do echo \" $a\"; done\n"
+                                    "echo \" secret=$SECRET\"\n");
+    struct buf b;
+    struct failure f;
+    int fd, pid;
+    setenv("SECRET", "leaks", 1);
+    read_followed(root, "", &b);
+    CHECK(strstr(buf_str(&b), " --follow\n") && strstr(buf_str(&b), " --output=export\n"));
+    CHECK(strstr(buf_str(&b), " --lines=0\n") && strstr(buf_str(&b), ",UNIT_RESULT,"));
+    CHECK(strstr(buf_str(&b), " secret=\n") && !strstr(buf_str(&b), "cursor"));
+    buf_done(&b);
+    read_followed(root, "s=0a;i=1", &b);
+    CHECK(strstr(buf_str(&b), " --after-cursor=s=0a;i=1\n --no-tail\n") != NULL);
+    buf_done(&b);
+    CHECK_EQ_INT(os_journal_start(root, "s=0a --file=/x", &fd, &pid, &f), ERR_INVALID);
     CHECK_EQ_INT(waitpid(-1, NULL, WNOHANG), -1); /* no child is left */
 }
 
