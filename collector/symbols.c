@@ -345,18 +345,3 @@ int symbols_find(struct symbols *s, struct span build_id, uint64_t offset, bool 
     out->line = place.line;
     return 0;
 }
-
-void symbols_frame(struct symbols *s, trawl_v1_Frame *frame)
-{
-    struct symbol found;
-    if (!frame->build_id.size ||
-        symbols_find(s, span_of(frame->build_id.bytes, frame->build_id.size), frame->offset,
-                     frame->exact, &found))
-        return;
-    if (found.function[0] && (found.line || !frame->line))
-        text_copy(frame->function, sizeof frame->function, found.function);
-    if (found.line) {
-        text_copy(frame->file, sizeof frame->file, found.file);
-        frame->line = found.line;
-    }
-}
