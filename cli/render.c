@@ -275,7 +275,7 @@ void render_skew(int64_t skew_us, int64_t error_us, char *out)
     text_format(out, RENDER_TEXT_SIZE, "%s%s ±%s", skew_us > 0 ? "+" : "", skew, error);
 }
 
-void render_number(double value, char *out)
+static void render_number(double value, char *out)
 {
     bool is_whole = fabs(value) < 1e15 && value == (double)(int64_t)value;
     text_format(out, RENDER_TEXT_SIZE,

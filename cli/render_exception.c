@@ -36,7 +36,7 @@ void render_source_member(struct jsonl *j, const char *key, trawl_v1_ExceptionSo
     jsonl_str(j, key, text);
 }
 
-void render_process(const char *process, uint32_t pid, char *out, size_t size_bytes)
+static void render_process(const char *process, uint32_t pid, char *out, size_t size_bytes)
 {
     if (process[0] && pid)
         text_format(out, size_bytes, "%s[%u]", process, pid);

@@ -28,9 +28,6 @@ bool render_frame_equal(const trawl_v1_Frame *a, const trawl_v1_Frame *b);
  */
 const trawl_v1_Frame *render_frame_of_application(const trawl_v1_Frame *frames, size_t count);
 
-/* "redis-server[77]", "[77]", "redis-server" or "". */
-void render_process(const char *process, uint32_t pid, char *out, size_t size_bytes);
-
 const struct render_column *render_exception_columns(bool wide, size_t *count);
 #define RENDER_EXCEPTION_COLUMNS 16 /* at most */
 /* Widths that fit most rows, for lines that come one by one. */

@@ -60,7 +60,7 @@ static enum render_style state_style(trawl_v1_State state)
     return RENDER_PLAIN;
 }
 
-const char *render_event_type(trawl_v1_EventType type)
+static const char *render_event_type(trawl_v1_EventType type)
 {
     static const char *const names[] = {
         "unknown",         "agent started",  "agent stopped",  "process started",
@@ -332,7 +332,7 @@ static void type_member(struct jsonl *j, const char *key, trawl_v1_EventType typ
     jsonl_str(j, key, text);
 }
 
-void render_event_members(struct jsonl *j, const trawl_v1_Event *event)
+static void render_event_members(struct jsonl *j, const trawl_v1_Event *event)
 {
     jsonl_time(j, "time", event->wall_us);
     jsonl_int(j, "skew_us", event->skew_us);

@@ -24,7 +24,7 @@ static void when(struct buf *out, int64_t us)
     buf_append_str(out, text);
 }
 
-const char *group_source_name(trawl_v1_ExceptionSource source)
+static const char *group_source_name(trawl_v1_ExceptionSource source)
 {
     static const char *const names[] = {"unknown",      "crash",    "oom kill",    "fault line",
                                         "hung task",    "hardware", "unit result", "process exit",
