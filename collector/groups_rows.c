@@ -23,23 +23,12 @@ void group_rows_done(struct group_rows *rows)
     buf_done(&rows->bytes);
 }
 
-static int grow(struct group_rows *rows)
-{
-    size_t capacity = rows->capacity ? 2 * rows->capacity : 32;
-    if (rows->count == ROWS_MAX)
-        return ERR_LIMIT;
-    struct group_row *list = realloc(rows->list, capacity * sizeof(*list));
-    if (!list)
-        return ERR_NOMEM;
-    rows->list = list;
-    rows->capacity = capacity;
-    return 0;
-}
-
 static void add_op(struct group_rows *rows, enum store_op_type type, struct key key)
 {
-    if (!rows->e && rows->count == rows->capacity)
-        rows->e = grow(rows);
+    if (!rows->e && rows->count == ROWS_MAX)
+        rows->e = ERR_LIMIT;
+    if (!rows->e)
+        rows->e = BUF_GROW(rows->list, rows->count, &rows->capacity, 32);
     if (!rows->e)
         rows->list[rows->count++] = (struct group_row){type, key, rows->bytes.size_bytes};
 }

@@ -225,14 +225,8 @@ static int descriptor_row(void *context, struct span key, struct span value)
     if (span_take(&rest, 1, &(struct span){0}) || span_take(&rest, 8, &epoch) ||
         codec_get_descriptor(&d, value, &f) || (all->query && !is_wanted(all->query, &d)))
         return 0;
-    if (all->count == all->capacity) {
-        size_t capacity = all->capacity ? all->capacity * 2 : 64;
-        struct known *list = realloc(all->list, capacity * sizeof(*list));
-        if (!list)
-            return ERR_NOMEM;
-        all->list = list;
-        all->capacity = capacity;
-    }
+    if (BUF_GROW(all->list, all->count, &all->capacity, 64))
+        return ERR_NOMEM;
     struct known *k = &all->list[all->count++];
     *k = (struct known){.descriptor = d};
     for (size_t i = 0; i < 8; i++)

@@ -84,14 +84,8 @@ int symbols_known_put(struct symbols *s, const struct symbols_known *known)
         *there = *known;
         return 0;
     }
-    if (s->known_count == s->known_capacity) {
-        size_t capacity = s->known_capacity ? s->known_capacity * 2 : FIRST_CAPACITY;
-        struct symbols_known *grown = realloc(s->known, capacity * sizeof *grown);
-        if (!grown)
-            return ERR_NOMEM;
-        s->known = grown;
-        s->known_capacity = capacity;
-    }
+    if (BUF_GROW(s->known, s->known_count, &s->known_capacity, FIRST_CAPACITY))
+        return ERR_NOMEM;
     size_t at = place_of(s, id_of(known));
     memmove(&s->known[at + 1], &s->known[at], (s->known_count - at) * sizeof *s->known);
     s->known[at] = *known;
