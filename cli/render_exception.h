@@ -39,7 +39,8 @@ void render_exception_row(struct render_table *t, const trawl_v1_Exception *e, b
 int render_exception_page(struct buf *out, const trawl_v1_Exception *e, const trawl_v1_Group *group,
                           int64_t now_us, bool color);
 
-void render_frame_members(struct jsonl *j, const trawl_v1_Frame *frame);
+/* "frames": a list. */
+void render_frames_member(struct jsonl *j, const trawl_v1_Frame *frames, size_t count);
 void render_exception_members(struct jsonl *j, const trawl_v1_Exception *e);
 int render_exception_json(struct buf *out, const trawl_v1_Exception *e);
 
