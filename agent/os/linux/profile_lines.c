@@ -54,7 +54,7 @@ struct maker {
     struct profile_lines *lines;
     struct profile_set *set;
     struct safe_names safe;
-    size_t list_capacity, name_capacity;
+    size_t name_capacity;
     uint32_t process;
 };
 
