@@ -202,6 +202,8 @@ int buf_grow(void *list, size_t count, size_t *capacity, size_t first, size_t en
     size_t wanted = !capacity ? (count ? 2 * count : 1) : *capacity ? 2 * count : first;
     if (!is_full)
         return 0;
+    if (wanted > SIZE_MAX / entry_bytes)
+        return ERR_NOMEM;
     memcpy(&old, list, sizeof old);
     moved = realloc(old, wanted * entry_bytes);
     if (!moved)

@@ -323,6 +323,6 @@ TEST(a_list_that_cannot_grow_stays)
 {
     char *list = NULL;
     size_t capacity = 0;
-    CHECK_EQ_INT(buf_grow(&list, 0, &capacity, 1, SIZE_MAX / 2), ERR_NOMEM);
+    CHECK_EQ_INT(buf_grow(&list, 0, &capacity, SIZE_MAX / 2, 8), ERR_NOMEM);
     CHECK(!list && capacity == 0);
 }
