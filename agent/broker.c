@@ -53,15 +53,6 @@ struct broker {
     struct broker_watches watches;
 };
 
-static void close_fd(int fd)
-{
-    uv_fs_t request;
-    if (fd < 0)
-        return;
-    uv_fs_close(NULL, &request, fd, NULL);
-    uv_fs_req_cleanup(&request);
-}
-
 static struct broker_reply *begin_reply(struct broker *b, uint32_t op, uint64_t id)
 {
     memset(&b->reply, 0, sizeof b->reply);
@@ -157,9 +148,9 @@ static int start_worker(struct broker *b, int output_fd, struct failure *f)
     b->job.base_fd = b->base_fd;
     b->job.result_fd = pipe[1];
     e = os_worker_start(&b->worker, b->job.run.deadline_us, worker_main, &b->job, f);
-    close_fd(pipe[1]);
+    port_close(pipe[1]);
     if (e) {
-        close_fd(pipe[0]);
+        port_close(pipe[0]);
         return e;
     }
     struct os_process self;
@@ -180,7 +171,7 @@ static void run(struct broker *b, int output_fd)
         e = check_run(b, &b->request.body.run, &b->job.process, &f);
     if (!e)
         e = start_worker(b, output_fd, &f);
-    close_fd(b->base_fd);
+    port_close(b->base_fd);
     b->base_fd = -1;
     if (!e)
         return; /* the reply comes when the worker has ended */
@@ -291,7 +282,7 @@ static void look_after_worker(struct broker *b)
     b->is_running = false;
     memset(outcome, 0, sizeof *outcome);
     bool is_told = !b->is_stopped && read_outcome(b->result_fd, outcome);
-    close_fd(b->result_fd);
+    port_close(b->result_fd);
     if (!is_told) {
         memset(outcome, 0, sizeof *outcome);
         outcome->error = name_death(b, status, &f);
@@ -336,7 +327,7 @@ static void watch(struct broker *b, int output_fd)
 /* Takes the descriptor; the worker only reads it, and believes nothing of it (delta.h). */
 static void take_base(struct broker *b, int *passed_fd)
 {
-    close_fd(b->base_fd);
+    port_close(b->base_fd);
     b->base_fd = *passed_fd;
     *passed_fd = -1;
     begin_reply(b, BROKER_BASE, b->request.id);
@@ -397,7 +388,7 @@ static void open_log(struct broker *b)
     if (e)
         text_copy(b->reply.text, sizeof b->reply.text, f.text);
     (void)os_message_send(b->fd, &b->reply, sizeof b->reply, fd, NULL);
-    close_fd(fd);
+    port_close(fd);
 }
 
 static void remove_crash_handler(struct broker *b)
@@ -451,7 +442,7 @@ static void serve(struct broker *b, int passed_fd)
     default:
         break;
     }
-    close_fd(passed_fd);
+    port_close(passed_fd);
 }
 
 /* How long to wait for a request; a worker that has run for long may be found late. */

@@ -10,6 +10,7 @@
 #include <string.h>
 
 #include "agent/os/privilege.h"
+#include "common/port.h"
 
 #define WAITING_MAX 16
 
@@ -61,15 +62,6 @@ static void deliver(struct broker_client *client)
     }
 }
 
-static void close_fd(int fd)
-{
-    uv_fs_t request;
-    if (fd < 0)
-        return;
-    uv_fs_close(NULL, &request, fd, NULL);
-    uv_fs_req_cleanup(&request);
-}
-
 int broker_client_take_fd(struct broker_client *client)
 {
     int fd = client->passed_fd;
@@ -94,7 +86,7 @@ static void on_readable(uv_poll_t *poll, int status, int events)
             return;
         }
         deliver(client);
-        close_fd(broker_client_take_fd(client));
+        port_close(broker_client_take_fd(client));
     }
 }
 
@@ -121,7 +113,7 @@ int broker_client_open(struct broker_client **out, uv_loop_t *loop, int fd, stru
 static void on_closed(uv_handle_t *handle)
 {
     struct broker_client *client = handle->data;
-    close_fd(client->fd);
+    port_close(client->fd);
     if (client->closed)
         client->closed(client->closed_context);
     free(client);

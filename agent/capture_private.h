@@ -18,7 +18,6 @@
 #include "common/list.h"
 
 #define ARTIFACTS_MAX 200
-#define KINDS_MAX 12
 #define CHOOSE_BUSIEST_MAX 4 /* processes taken when an order and the agent name none */
 #define INCIDENT_SIZE sizeof(((trawl_v1_Order *)0)->incident)
 

@@ -11,6 +11,7 @@
 
 #include "agent/os/profile.h"
 #include "common/log.h"
+#include "common/port.h"
 #include "common/text.h"
 
 #define PIPE_BYTES 65536
@@ -314,9 +315,9 @@ static int ask_broker(struct capture *c, struct broker_request *request, struct 
     if (n)
         return fail(f, ERR_IO, "cannot make a pipe: %s", uv_strerror(n));
     int e = broker_client_send(c->settings.broker, BROKER_RUN, request, ends[1], on_result, c, f);
-    evidence_close_file(ends[1]);
+    port_close(ends[1]);
     if (e) {
-        evidence_close_file(ends[0]);
+        port_close(ends[0]);
         return e;
     }
     r->job_active = true;
@@ -367,7 +368,7 @@ static void send_base(struct capture *c, const struct job *job)
         return;
     r->has_base = broker_client_send(c->settings.broker, BROKER_BASE, &request, file, on_base, NULL,
                                      NULL) == 0;
-    evidence_close_file(file);
+    port_close(file);
 }
 
 bool worker_start(struct capture *c, const struct job *job)

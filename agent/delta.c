@@ -15,7 +15,6 @@
 #include "common/xxh64.h"
 
 #define LIST_MAGIC "TRWLPGS1"
-#define LIST_HEAD_SIZE 48
 #define LIST_SEGMENT_SIZE 24
 #define HEADERS_MAX (8u << 20) /* of a core: program headers */
 #define HASH_BLOCK 8192u       /* hashes allocated at once */

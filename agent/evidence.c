@@ -63,7 +63,7 @@ int evidence_open(struct evidence *e, const char *directory, uint32_t no, uint64
         return fail(f, code_of(file), "cannot create '%s': %s", path, uv_strerror(file));
     e->hash = pki_sha256_open();
     if (!e->hash) {
-        evidence_close_file(file);
+        port_close(file);
         return fail(f, ERR_NOMEM, "out of memory");
     }
     e->file = file;
@@ -94,7 +94,7 @@ int evidence_write(void *context, struct span bytes)
 static void end(struct evidence *e, uint8_t hash[32])
 {
     if (e->file >= 0)
-        evidence_close_file(e->file);
+        port_close(e->file);
     e->file = -1;
     if (e->hash)
         pki_sha256_close(e->hash, hash);
@@ -171,13 +171,6 @@ int evidence_open_file(const char *directory, uint32_t no, struct failure *f)
     if (file < 0)
         return fail(f, code_of(file), "cannot open '%s': %s", path, uv_strerror(file));
     return file;
-}
-
-void evidence_close_file(int file)
-{
-    uv_fs_t request;
-    uv_fs_close(NULL, &request, file, NULL);
-    uv_fs_req_cleanup(&request);
 }
 
 void evidence_remove(const char *directory, uint32_t no)

@@ -35,10 +35,9 @@ void evidence_drop(struct evidence *e);
 /* What is known of artifact `no`; ERR_NOTFOUND, ERR_CORRUPT when the data is not of its size. */
 int evidence_load(const char *directory, uint32_t no, trawl_v1_Artifact *meta, struct failure *f);
 int evidence_save(const char *directory, const trawl_v1_Artifact *meta, struct failure *f);
-/* Opens its data for reading with uv_fs_read; close with evidence_close_file(). Negative enum err.
+/* Opens its data for reading with uv_fs_read; close with port_close(). Negative enum err.
  */
 int evidence_open_file(const char *directory, uint32_t no, struct failure *f);
-void evidence_close_file(int file);
 void evidence_remove(const char *directory, uint32_t no);
 /* Gives an artifact another number (its own was taken on the collector). */
 int evidence_rename(const char *directory, uint32_t no, uint32_t new_no, struct failure *f);

@@ -115,14 +115,8 @@ static int add_known(struct lookback *l, uint64_t epoch, const trawl_v1_Descript
     size_t place;
     if (find_known(l, epoch, d->id, &place))
         return 0;
-    if (l->known_count == l->known_room) {
-        size_t room = l->known_room ? 2 * l->known_room : 256;
-        struct known *more = realloc(l->known, room * sizeof *more);
-        if (!more)
-            return ERR_NOMEM;
-        l->known = more;
-        l->known_room = room;
-    }
+    if (BUF_GROW(l->known, l->known_count, &l->known_room, 256))
+        return ERR_NOMEM;
     char *label = make_label(d);
     if (!label)
         return ERR_NOMEM;

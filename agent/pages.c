@@ -48,13 +48,6 @@ static void remove_file(const char *directory, const char *name)
     uv_fs_req_cleanup(&request);
 }
 
-static void close_file(int file)
-{
-    uv_fs_t request;
-    uv_fs_close(NULL, &request, file, NULL);
-    uv_fs_req_cleanup(&request);
-}
-
 static uint64_t time_of(const char *directory, const char *name)
 {
     char path[PAGES_PATH_SIZE];
@@ -217,7 +210,7 @@ int pages_keep(struct pages *pages, const struct pages_base *base, struct failur
 {
     char from[PAGES_PATH_SIZE], to[PAGES_PATH_SIZE], name[96];
     uv_fs_t request;
-    close_file(pages->file);
+    port_close(pages->file);
     pages->file = -1;
     pages_forget(pages->directory, &pages->process);
     remove_oldest(pages->directory);
@@ -236,7 +229,7 @@ void pages_drop(struct pages *pages)
 {
     if (pages->file < 0)
         return;
-    close_file(pages->file);
+    port_close(pages->file);
     pages->file = -1;
     remove_file(pages->directory, NEW_NAME);
 }

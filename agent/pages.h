@@ -26,7 +26,7 @@ struct pages_base {
 };
 
 /* Opens the newest list of this very process for reading: the file, which is the caller's to close
- * (evidence_close_file()), or -1 when there is none. */
+ * (port_close()), or -1 when there is none. */
 int pages_find(const char *directory, const struct os_process *process, struct pages_base *base);
 /* It was of no use: the next core is whole again. */
 void pages_forget(const char *directory, const struct os_process *process);

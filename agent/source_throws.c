@@ -9,6 +9,7 @@
 #include "agent/broker_watch.h"
 #include "agent/watch.h"
 #include "common/log.h"
+#include "common/port.h"
 #include "common/text.h"
 
 #define RESOLVE_SECONDS 3
@@ -171,24 +172,17 @@ static void on_started(void *context, const struct broker_reply *reply, const st
     }
 }
 
-static void close_fd(uv_file fd)
-{
-    uv_fs_t request;
-    uv_fs_close(NULL, &request, fd, NULL);
-    uv_fs_req_cleanup(&request);
-}
-
 /* Takes the reading end. */
 static int read_pipe(struct throws *t, struct slot *slot, uv_file fd)
 {
     if (uv_pipe_init(t->context.loop, &slot->pipe, 0)) {
-        close_fd(fd);
+        port_close(fd);
         return ERR_IO;
     }
     slot->pipe.data = slot;
     slot->state = SLOT_OPEN;
     if (uv_pipe_open(&slot->pipe, fd)) {
-        close_fd(fd);
+        port_close(fd);
         return ERR_IO;
     }
     return uv_read_start((uv_stream_t *)&slot->pipe, on_room, on_bytes) ? ERR_IO : 0;
@@ -234,7 +228,7 @@ static void start(struct throws *t, struct slot *slot, const struct os_process *
         fail(&f, e, "cannot read from a pipe");
     else
         e = ask(t, slot, ends[1], &f);
-    close_fd(ends[1]);
+    port_close(ends[1]);
     if (e) {
         note_failed(t, process, f.text);
         close_slot(slot);

@@ -44,7 +44,7 @@ int state_path(const struct state *state, const char *name, char out[STATE_PATH_
     return 0;
 }
 
-int state_save(const struct state *state, struct failure *f)
+static int state_save(const struct state *state, struct failure *f)
 {
     char path[STATE_PATH_SIZE], id[33];
     struct buf text;

@@ -30,7 +30,6 @@ struct state {
  * *was_lost.
  */
 int state_open(struct state *state, const char *directory, bool *was_lost, struct failure *f);
-int state_save(const struct state *state, struct failure *f);
 /* Saves when a next number comes near its ceiling, or `last_order` rose. */
 int state_reserve(struct state *state, const uint64_t next_seq[2], struct failure *f);
 int state_accept_order(struct state *state, uint64_t order, struct failure *f);

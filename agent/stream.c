@@ -147,11 +147,6 @@ int stream_stored(struct stream *s, uint32_t pieces, struct failure *f)
     return 0;
 }
 
-bool stream_is_begun(const struct stream *s)
-{
-    return s->first > 0;
-}
-
 bool stream_has_ended(const struct stream *s)
 {
     return s->has_ended;

@@ -47,8 +47,6 @@ int stream_piece(const struct stream *stream, uint32_t no, struct span *out);
 /* The collector has so many pieces for good. ERR_CORRUPT: it has fewer than it said before, which
  * are gone here; ERR_PROTOCOL: more than there are. */
 int stream_stored(struct stream *stream, uint32_t pieces, struct failure *f);
-/* Whether any piece was stored there, ever. */
-bool stream_is_begun(const struct stream *stream);
 bool stream_has_ended(const struct stream *stream);
 uint64_t stream_size_bytes(const struct stream *stream);
 /* Another number, while none was stored. */

@@ -48,7 +48,7 @@ static void on_timer_closed(uv_handle_t *handle)
     struct failure why = u->why;
     bool is_sealed = u->is_sealed && !why.code;
     if (u->file >= 0)
-        evidence_close_file(u->file);
+        port_close(u->file);
     buf_done(&u->encoded);
     free(u->piece);
     free(u->meta);
@@ -334,7 +334,7 @@ static int give_or_close(struct upload *u, int e, struct upload **out)
 {
     if (e) {
         if (u->file >= 0)
-            evidence_close_file(u->file);
+            port_close(u->file);
         uv_close((uv_handle_t *)&u->timer, on_unused_closed);
     } else {
         *out = u;

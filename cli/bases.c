@@ -48,14 +48,8 @@ bool bases_has(const struct bases *bases, const struct bundle_artifact *artifact
 
 static int add_base(struct bases *bases, const trawl_v1_Artifact *of)
 {
-    if (bases->count == bases->capacity) {
-        size_t wanted = bases->capacity ? 2 * bases->capacity : FIRST_BASES;
-        struct bundle_artifact *grown = realloc(bases->list, wanted * sizeof *grown);
-        if (!grown)
-            return ERR_NOMEM;
-        bases->list = grown;
-        bases->capacity = wanted;
-    }
+    if (BUF_GROW(bases->list, bases->count, &bases->capacity, FIRST_BASES))
+        return ERR_NOMEM;
     struct bundle_artifact *a = &bases->list[bases->count++];
     *a = (struct bundle_artifact){.state = BUNDLE_FAILED};
     text_copy(a->record.incident, sizeof a->record.incident, of->base_incident);

@@ -32,26 +32,11 @@ void bundle_done(struct bundle *b)
 
 /* ---- taking in ---- */
 
-static int grow(void **list, size_t count, size_t *capacity, size_t size)
-{
-    if (count < *capacity)
-        return 0;
-    if (count >= ROWS_MAX)
-        return ERR_LIMIT;
-    size_t wanted = *capacity ? 2 * *capacity : FIRST_ROWS;
-    void *grown = realloc(*list, wanted * size);
-    if (!grown)
-        return ERR_NOMEM;
-    *list = grown;
-    *capacity = wanted;
-    return 0;
-}
-
 static int take_target(struct bundle *b, const trawl_v1_Target *target)
 {
-    void *list = b->targets;
-    int r = grow(&list, b->target_count, &b->target_capacity, sizeof *b->targets);
-    b->targets = list;
+    int r = b->target_count >= ROWS_MAX
+                ? ERR_LIMIT
+                : BUF_GROW(b->targets, b->target_count, &b->target_capacity, FIRST_ROWS);
     if (r == 0)
         b->targets[b->target_count++] = *target;
     return r;
@@ -59,9 +44,9 @@ static int take_target(struct bundle *b, const trawl_v1_Target *target)
 
 static int take_artifact(struct bundle *b, const trawl_v1_Artifact *artifact)
 {
-    void *list = b->artifacts;
-    int r = grow(&list, b->artifact_count, &b->artifact_capacity, sizeof *b->artifacts);
-    b->artifacts = list;
+    int r = b->artifact_count >= ROWS_MAX
+                ? ERR_LIMIT
+                : BUF_GROW(b->artifacts, b->artifact_count, &b->artifact_capacity, FIRST_ROWS);
     if (r == 0)
         b->artifacts[b->artifact_count++] = (struct bundle_artifact){.record = *artifact};
     return r;

@@ -315,7 +315,7 @@ int client_start_feed(struct client *client, enum method_id method, uint64_t tim
     return start(client, &call, span_of(NULL, 0), out, f);
 }
 
-void client_cancel(struct client_call *call)
+static void client_cancel(struct client_call *call)
 {
     if (call->grpc) {
         grpc_cancel(call->grpc);

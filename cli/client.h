@@ -59,8 +59,6 @@ int client_start_feed(struct client *client, enum method_id method, uint64_t tim
                       client_feed_fn feed, const struct client_events *events, void *owner,
                       struct client_call **out, struct failure *f);
 
-/* `done` follows with ERR_CANCELLED. Not after `done`. */
-void client_cancel(struct client_call *call);
 /* The same, but nothing of the call is called any more: its owner goes away. */
 void client_abandon(struct client_call *call);
 

@@ -94,14 +94,8 @@ static int show_list(struct viewer *v, struct failure *f)
 
 static int gather(struct viewer *v, const trawl_v1_Exception *e)
 {
-    if (v->count == v->capacity) {
-        size_t capacity = v->capacity ? 2 * v->capacity : FIRST_EXCEPTIONS;
-        trawl_v1_Exception *list = realloc(v->list, capacity * sizeof *list);
-        if (!list)
-            return ERR_NOMEM;
-        v->list = list;
-        v->capacity = capacity;
-    }
+    if (BUF_GROW(v->list, v->count, &v->capacity, FIRST_EXCEPTIONS))
+        return ERR_NOMEM;
     v->list[v->count++] = *e;
     v->listed++;
     return 0;

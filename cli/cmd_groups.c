@@ -35,14 +35,8 @@ struct listing {
 static int on_group(void *owner, struct span message, struct failure *f)
 {
     struct listing *l = owner;
-    if (l->count == l->capacity) {
-        size_t capacity = l->capacity ? 2 * l->capacity : FIRST_GROUPS;
-        trawl_v1_Group *groups = realloc(l->groups, capacity * sizeof *groups);
-        if (!groups)
-            return ERR_NOMEM;
-        l->groups = groups;
-        l->capacity = capacity;
-    }
+    if (BUF_GROW(l->groups, l->count, &l->capacity, FIRST_GROUPS))
+        return ERR_NOMEM;
     int r = codec_get_group(&l->groups[l->count], message, f);
     l->count += r == 0;
     return r;

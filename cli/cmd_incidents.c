@@ -164,14 +164,8 @@ struct timeline {
 static int on_event(void *owner, struct span message, struct failure *f)
 {
     struct timeline *t = owner;
-    if (t->count == t->capacity) {
-        size_t capacity = t->capacity ? 2 * t->capacity : FIRST_EVENTS;
-        trawl_v1_Event *events = realloc(t->events, capacity * sizeof *events);
-        if (!events)
-            return ERR_NOMEM;
-        t->events = events;
-        t->capacity = capacity;
-    }
+    if (BUF_GROW(t->events, t->count, &t->capacity, FIRST_EVENTS))
+        return ERR_NOMEM;
     int r = codec_get_event(&t->events[t->count], message, f);
     t->count += r == 0;
     return r;

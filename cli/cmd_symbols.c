@@ -214,7 +214,7 @@ static int send_file(struct add *a, struct symbols_file *file, struct failure *f
         if (!client_may_retry(a->why.code) && a->why.code != ERR_BUSY)
             break;
     }
-    file_close(a->handle);
+    port_close(a->handle);
     if (a->why.code && !is_refusal(a->why.code))
         return fail(f, a->why.code, "%s", a->why.text);
     file->state = a->why.code ? SYMBOLS_REFUSED : a->reply.kept ? SYMBOLS_ADDED : SYMBOLS_AS_GOOD;

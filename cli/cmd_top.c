@@ -150,14 +150,8 @@ static int show_round(struct top *t, struct failure *f)
 
 static int keep_row(struct top *t, const trawl_v1_TopRow *row)
 {
-    if (t->count == t->capacity) {
-        size_t capacity = t->capacity ? 2 * t->capacity : FIRST_ROWS;
-        trawl_v1_TopRow *rows = realloc(t->rows, capacity * sizeof *rows);
-        if (!rows)
-            return ERR_NOMEM;
-        t->rows = rows;
-        t->capacity = capacity;
-    }
+    if (BUF_GROW(t->rows, t->count, &t->capacity, FIRST_ROWS))
+        return ERR_NOMEM;
     t->rows[t->count++] = *row;
     return 0;
 }

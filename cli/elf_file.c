@@ -10,6 +10,7 @@
 #include <string.h>
 
 #include "cli/file.h"
+#include "common/port.h"
 
 #define SECTIONS_MAX 65535u
 #define NAMES_MAX (1u << 20)
@@ -269,7 +270,7 @@ int elf_file_read(const char *path, struct elf_file *out, struct failure *f)
         e = read_all(&r);
     }
     free(r.names);
-    file_close(r.file);
+    port_close(r.file);
     if (e == 0)
         *out = file;
     return e;

@@ -43,13 +43,6 @@ int file_open_new(const char *path)
     return open_with(path, UV_FS_O_WRONLY | UV_FS_O_CREAT | UV_FS_O_TRUNC);
 }
 
-void file_close(int file)
-{
-    uv_fs_t request;
-    (void)uv_fs_close(NULL, &request, file, NULL);
-    uv_fs_req_cleanup(&request);
-}
-
 void file_remove(const char *path)
 {
     uv_fs_t request;

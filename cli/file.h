@@ -18,7 +18,6 @@ int file_fail(struct failure *f, int status, const char *verb, const char *path)
 int file_open_read(const char *path);
 int file_open_part(const char *path); /* read and written, made when it is not there */
 int file_open_new(const char *path);  /* written, emptied */
-void file_close(int file);
 void file_remove(const char *path);
 int64_t file_size(int file); /* or a negative error of libuv */
 int file_truncate(int file, uint64_t size_bytes);

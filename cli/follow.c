@@ -39,14 +39,8 @@ static struct follow_target *find(const struct follow *f, const char *host)
 
 static struct follow_target *add(struct follow *f)
 {
-    if (f->count == f->capacity) {
-        size_t capacity = f->capacity ? 2 * f->capacity : FIRST_TARGETS;
-        struct follow_target *targets = realloc(f->targets, capacity * sizeof *targets);
-        if (!targets)
-            return NULL;
-        f->targets = targets;
-        f->capacity = capacity;
-    }
+    if (BUF_GROW(f->targets, f->count, &f->capacity, FIRST_TARGETS))
+        return NULL;
     struct follow_target *t = &f->targets[f->count++];
     memset(t, 0, sizeof *t);
     return t;

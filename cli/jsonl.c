@@ -11,6 +11,7 @@
 
 #include "common/text.h"
 
+#define WORD_SIZE 32
 #define HEX_SIZE (2 * 64 + 1)
 
 static void note(struct jsonl *j, int r)
@@ -79,6 +80,24 @@ void jsonl_member(struct jsonl *j, const char *foreign_key, const char *text)
         note(j, text_append_json(j->out, span_str(text)));
 }
 
+void jsonl_word(struct jsonl *j, const char *key, const char *text)
+{
+    char word[WORD_SIZE];
+    text_copy(word, sizeof word, text);
+    for (char *c = word; *c; c++)
+        *c = *c == ' ' ? '_' : *c;
+    jsonl_str(j, key, word);
+}
+
+void jsonl_strs(struct jsonl *j, const char *key, const char *texts, size_t size_bytes,
+                size_t count)
+{
+    jsonl_list(j, key);
+    for (size_t i = 0; i < count; i++)
+        jsonl_str(j, NULL, texts + i * size_bytes);
+    jsonl_end(j);
+}
+
 void jsonl_int(struct jsonl *j, const char *key, int64_t value)
 {
     char text[32];
@@ -140,6 +159,30 @@ void jsonl_hex(struct jsonl *j, const char *key, const uint8_t *bytes, size_t co
     assert(count <= 64);
     text_put_hex(bytes, count, text);
     jsonl_str(j, key, text);
+}
+
+void jsonl_str_or_null(struct jsonl *j, const char *key, const char *text)
+{
+    if (text[0])
+        jsonl_str(j, key, text);
+    else
+        jsonl_null(j, key);
+}
+
+void jsonl_u64_or_null(struct jsonl *j, const char *key, uint64_t value)
+{
+    if (value)
+        jsonl_u64(j, key, value);
+    else
+        jsonl_null(j, key);
+}
+
+void jsonl_hex_or_null(struct jsonl *j, const char *key, const uint8_t *bytes, size_t count)
+{
+    if (count)
+        jsonl_hex(j, key, bytes, count);
+    else
+        jsonl_null(j, key);
 }
 
 int jsonl_line(struct jsonl *j)

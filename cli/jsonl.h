@@ -31,10 +31,19 @@ void jsonl_end(struct jsonl *j); /* of the innermost object or list */
 void jsonl_str(struct jsonl *j, const char *key, const char *text);
 /* A member whose key comes from outside. */
 void jsonl_member(struct jsonl *j, const char *foreign_key, const char *text);
+/* With underscores for blanks: our own words, as programs take them. */
+void jsonl_word(struct jsonl *j, const char *key, const char *text);
+/* A list of `count` texts, each in an array of `size_bytes`. */
+void jsonl_strs(struct jsonl *j, const char *key, const char *texts, size_t size_bytes,
+                size_t count);
 void jsonl_int(struct jsonl *j, const char *key, int64_t value);
 void jsonl_u64(struct jsonl *j, const char *key, uint64_t value);
 void jsonl_bool(struct jsonl *j, const char *key, bool value);
 void jsonl_null(struct jsonl *j, const char *key);
+/* null for "" and 0, which mean that it is not known. */
+void jsonl_str_or_null(struct jsonl *j, const char *key, const char *text);
+void jsonl_u64_or_null(struct jsonl *j, const char *key, uint64_t value);
+void jsonl_hex_or_null(struct jsonl *j, const char *key, const uint8_t *bytes, size_t count);
 /* A number with six decimals at most. */
 void jsonl_real(struct jsonl *j, const char *key, double value);
 /* RFC 3339 with microseconds; null for 0, which means that it is not known. */

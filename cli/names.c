@@ -27,26 +27,13 @@ bool names_has(const struct names *names, const char *name)
     return false;
 }
 
-static int grow(struct names *names)
-{
-    if (names->count + 1 < names->capacity)
-        return 0;
-    size_t capacity = names->capacity ? 2 * names->capacity : FIRST_NAMES;
-    char **list = realloc(names->list, capacity * sizeof *list);
-    if (!list)
-        return ERR_NOMEM;
-    names->list = list;
-    names->capacity = capacity;
-    return 0;
-}
-
 int names_add(struct names *names, const char *name)
 {
     if (names_has(names, name))
         return 0;
     size_t size_bytes = strlen(name) + 1;
     char *copy = malloc(size_bytes);
-    if (!copy || grow(names) < 0) {
+    if (!copy || BUF_GROW(names->list, names->count + 1, &names->capacity, FIRST_NAMES)) {
         free(copy);
         return ERR_NOMEM;
     }

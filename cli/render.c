@@ -50,25 +50,12 @@ size_t render_width(struct span text)
     return width;
 }
 
-static int grow_cells(struct render_table *t)
-{
-    if (t->cell_count < t->cell_capacity)
-        return 0;
-    size_t capacity = t->cell_capacity ? 2 * t->cell_capacity : FIRST_CELLS;
-    struct render_cell *cells = realloc(t->cells, capacity * sizeof *cells);
-    if (!cells)
-        return ERR_NOMEM;
-    t->cells = cells;
-    t->cell_capacity = capacity;
-    return 0;
-}
-
 void render_cell(struct render_table *t, enum render_style style, const char *text)
 {
     if (t->error)
         return;
     size_t offset = t->text.size_bytes;
-    int r = grow_cells(t);
+    int r = BUF_GROW(t->cells, t->cell_count, &t->cell_capacity, FIRST_CELLS);
     if (r == 0)
         r = text_append_safe(&t->text, span_str(text[0] ? text : RENDER_GAP), false);
     if (r < 0) {
@@ -275,7 +262,7 @@ void render_skew(int64_t skew_us, int64_t error_us, char *out)
     text_format(out, RENDER_TEXT_SIZE, "%s%s ±%s", skew_us > 0 ? "+" : "", skew, error);
 }
 
-void render_number(double value, char *out)
+static void render_number(double value, char *out)
 {
     bool is_whole = fabs(value) < 1e15 && value == (double)(int64_t)value;
     text_format(out, RENDER_TEXT_SIZE,

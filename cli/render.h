@@ -66,7 +66,6 @@ size_t render_width(struct span text);
 void render_clock(int64_t us, int64_t now_us, char *out); /* "14:02:05", other days with a date */
 void render_ago(int64_t us, int64_t now_us, char *out);   /* "2.1 s ago"; a gap for 0 */
 void render_skew(int64_t skew_us, int64_t error_us, char *out); /* "+0.3 ms ±0.1 ms" */
-void render_number(double value, char *out); /* at most six digits that matter: "12.5", "3.42e9" */
 /* A rate or value of a unit: sizes for "bytes", durations for "us", else the plain number. */
 void render_value(double value, const char *unit, char *out);
 

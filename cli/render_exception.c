@@ -28,15 +28,11 @@ const char *render_source(trawl_v1_ExceptionSource source)
 
 void render_source_member(struct jsonl *j, const char *key, trawl_v1_ExceptionSource source)
 {
-    char text[32];
-    text_copy(text, sizeof text,
-              source == trawl_v1_ExceptionSource_CPP_THROW ? "cpp_throw" : render_source(source));
-    for (char *c = text; *c; c++)
-        *c = *c == ' ' ? '_' : *c;
-    jsonl_str(j, key, text);
+    jsonl_word(j, key,
+               source == trawl_v1_ExceptionSource_CPP_THROW ? "cpp_throw" : render_source(source));
 }
 
-void render_process(const char *process, uint32_t pid, char *out, size_t size_bytes)
+static void render_process(const char *process, uint32_t pid, char *out, size_t size_bytes)
 {
     if (process[0] && pid)
         text_format(out, size_bytes, "%s[%u]", process, pid);
@@ -367,64 +363,51 @@ int render_exception_page(struct buf *out, const trawl_v1_Exception *e, const tr
 
 /* ---- for programs ---- */
 
-static void str_or_null(struct jsonl *j, const char *key, const char *text)
-{
-    if (text[0])
-        jsonl_str(j, key, text);
-    else
-        jsonl_null(j, key);
-}
-
-static void hex_or_null(struct jsonl *j, const char *key, const uint8_t *bytes, size_t count)
-{
-    if (count)
-        jsonl_hex(j, key, bytes, count);
-    else
-        jsonl_null(j, key);
-}
-
-static void u64_or_null(struct jsonl *j, const char *key, uint64_t value)
-{
-    if (value)
-        jsonl_u64(j, key, value);
-    else
-        jsonl_null(j, key);
-}
-
 static void address_member(struct jsonl *j, const char *key, uint64_t value, bool is_known)
 {
     char text[32];
     text_format(text, sizeof text, "0x%llx", (unsigned long long)value);
-    str_or_null(j, key, is_known ? text : "");
+    jsonl_str_or_null(j, key, is_known ? text : "");
 }
 
-void render_frame_members(struct jsonl *j, const trawl_v1_Frame *frame)
+static void frame_members(struct jsonl *j, const trawl_v1_Frame *frame)
 {
     bool is_machine = frame->module[0] || frame->offset;
-    str_or_null(j, "function", frame->function);
-    str_or_null(j, "module", frame->module);
-    hex_or_null(j, "build_id", frame->build_id.bytes, frame->build_id.size);
+    jsonl_str_or_null(j, "function", frame->function);
+    jsonl_str_or_null(j, "module", frame->module);
+    jsonl_hex_or_null(j, "build_id", frame->build_id.bytes, frame->build_id.size);
     address_member(j, "offset", frame->offset, is_machine);
-    str_or_null(j, "file", frame->file);
-    u64_or_null(j, "line", frame->line);
+    jsonl_str_or_null(j, "file", frame->file);
+    jsonl_u64_or_null(j, "line", frame->line);
     jsonl_bool(j, "exact", frame->exact);
+}
+
+void render_frames_member(struct jsonl *j, const trawl_v1_Frame *frames, size_t count)
+{
+    jsonl_list(j, "frames");
+    for (size_t i = 0; i < count; i++) {
+        jsonl_object(j, NULL);
+        frame_members(j, &frames[i]);
+        jsonl_end(j);
+    }
+    jsonl_end(j);
 }
 
 static void process_members(struct jsonl *j, const trawl_v1_Exception *e)
 {
-    str_or_null(j, "process", e->process);
-    u64_or_null(j, "pid", e->pid);
-    u64_or_null(j, "start_ticks", e->start_ticks);
-    u64_or_null(j, "tid", e->tid);
-    str_or_null(j, "thread", e->thread);
+    jsonl_str_or_null(j, "process", e->process);
+    jsonl_u64_or_null(j, "pid", e->pid);
+    jsonl_u64_or_null(j, "start_ticks", e->start_ticks);
+    jsonl_u64_or_null(j, "tid", e->tid);
+    jsonl_str_or_null(j, "thread", e->thread);
     if (e->uid == UINT32_MAX)
         jsonl_null(j, "uid");
     else
         jsonl_u64(j, "uid", e->uid);
-    str_or_null(j, "executable", e->executable);
-    hex_or_null(j, "build_id", e->build_id.bytes, e->build_id.size);
-    str_or_null(j, "unit", e->unit);
-    u64_or_null(j, "signal", e->signal);
+    jsonl_str_or_null(j, "executable", e->executable);
+    jsonl_hex_or_null(j, "build_id", e->build_id.bytes, e->build_id.size);
+    jsonl_str_or_null(j, "unit", e->unit);
+    jsonl_u64_or_null(j, "signal", e->signal);
     if (e->signal)
         jsonl_int(j, "signal_code", e->signal_code);
     else
@@ -434,27 +417,18 @@ static void process_members(struct jsonl *j, const trawl_v1_Exception *e)
 
 static void list_members(struct jsonl *j, const trawl_v1_Exception *e)
 {
-    jsonl_list(j, "frames");
-    for (pb_size_t i = 0; i < e->frames_count; i++) {
-        jsonl_object(j, NULL);
-        render_frame_members(j, &e->frames[i]);
-        jsonl_end(j);
-    }
-    jsonl_end(j);
+    render_frames_member(j, e->frames, e->frames_count);
     jsonl_u64(j, "frames_left_out", e->frames_left_out);
     jsonl_object(j, "tags");
     for (pb_size_t i = 0; i < e->tags_count; i++)
         jsonl_member(j, e->tags[i].key, e->tags[i].value);
     jsonl_end(j);
-    jsonl_list(j, "saved");
-    for (pb_size_t i = 0; i < e->saved_count; i++)
-        jsonl_str(j, NULL, e->saved[i]);
-    jsonl_end(j);
+    jsonl_strs(j, "saved", e->saved[0], sizeof e->saved[0], e->saved_count);
 }
 
 void render_exception_members(struct jsonl *j, const trawl_v1_Exception *e)
 {
-    hex_or_null(j, "id", e->id.bytes, e->id.size);
+    jsonl_hex_or_null(j, "id", e->id.bytes, e->id.size);
     jsonl_time(j, "time", e->wall_us);
     jsonl_time(j, "last", e->last_us ? e->last_us : e->wall_us);
     jsonl_int(j, "skew_us", e->skew_us);
@@ -464,13 +438,13 @@ void render_exception_members(struct jsonl *j, const trawl_v1_Exception *e)
         jsonl_null(j, "skew_error_us");
     jsonl_str(j, "host", e->host);
     jsonl_u64(j, "count", e->count ? e->count : 1);
-    str_or_null(j, "group", e->group);
-    str_or_null(j, "incident", e->incident);
+    jsonl_str_or_null(j, "group", e->group);
+    jsonl_str_or_null(j, "incident", e->incident);
     render_source_member(j, "source", e->source);
     jsonl_str(j, "type", e->type);
     jsonl_str(j, "message", e->message);
     jsonl_str(j, "template", e->template);
-    str_or_null(j, "language", e->language);
+    jsonl_str_or_null(j, "language", e->language);
     process_members(j, e);
     list_members(j, e);
     jsonl_bool(j, "cut_off", e->cut_off);

@@ -28,9 +28,6 @@ bool render_frame_equal(const trawl_v1_Frame *a, const trawl_v1_Frame *b);
  */
 const trawl_v1_Frame *render_frame_of_application(const trawl_v1_Frame *frames, size_t count);
 
-/* "redis-server[77]", "[77]", "redis-server" or "". */
-void render_process(const char *process, uint32_t pid, char *out, size_t size_bytes);
-
 const struct render_column *render_exception_columns(bool wide, size_t *count);
 #define RENDER_EXCEPTION_COLUMNS 16 /* at most */
 /* Widths that fit most rows, for lines that come one by one. */
@@ -42,7 +39,8 @@ void render_exception_row(struct render_table *t, const trawl_v1_Exception *e, b
 int render_exception_page(struct buf *out, const trawl_v1_Exception *e, const trawl_v1_Group *group,
                           int64_t now_us, bool color);
 
-void render_frame_members(struct jsonl *j, const trawl_v1_Frame *frame);
+/* "frames": a list. */
+void render_frames_member(struct jsonl *j, const trawl_v1_Frame *frames, size_t count);
 void render_exception_members(struct jsonl *j, const trawl_v1_Exception *e);
 int render_exception_json(struct buf *out, const trawl_v1_Exception *e);
 

@@ -143,20 +143,9 @@ int render_group_resolved(struct buf *out, const trawl_v1_Group *group)
 
 /* ---- for programs ---- */
 
-static void str_or_null(struct jsonl *j, const char *key, const char *text)
-{
-    if (text[0])
-        jsonl_str(j, key, text);
-    else
-        jsonl_null(j, key);
-}
-
 static void version_members(struct jsonl *j, const trawl_v1_GroupVersion *version)
 {
-    if (version->build_id.size)
-        jsonl_hex(j, "build_id", version->build_id.bytes, version->build_id.size);
-    else
-        jsonl_null(j, "build_id");
+    jsonl_hex_or_null(j, "build_id", version->build_id.bytes, version->build_id.size);
     jsonl_u64(j, "count", version->count);
     jsonl_time(j, "first_seen", version->first_us);
     jsonl_time(j, "last_seen", version->last_us);
@@ -164,13 +153,7 @@ static void version_members(struct jsonl *j, const trawl_v1_GroupVersion *versio
 
 static void list_members(struct jsonl *j, const trawl_v1_Group *group)
 {
-    jsonl_list(j, "frames");
-    for (pb_size_t i = 0; i < group->frames_count; i++) {
-        jsonl_object(j, NULL);
-        render_frame_members(j, &group->frames[i]);
-        jsonl_end(j);
-    }
-    jsonl_end(j);
+    render_frames_member(j, group->frames, group->frames_count);
     jsonl_list(j, "versions");
     for (pb_size_t i = 0; i < group->versions_count; i++) {
         jsonl_object(j, NULL);
@@ -178,14 +161,9 @@ static void list_members(struct jsonl *j, const trawl_v1_Group *group)
         jsonl_end(j);
     }
     jsonl_end(j);
-    jsonl_list(j, "incidents");
-    for (pb_size_t i = 0; i < group->incidents_count; i++)
-        jsonl_str(j, NULL, group->incidents[i]);
-    jsonl_end(j);
-    jsonl_list(j, "want");
-    for (pb_size_t i = 0; i < group->want_count; i++)
-        jsonl_str(j, NULL, group->want[i]);
-    jsonl_end(j);
+    jsonl_strs(j, "incidents", group->incidents[0], sizeof group->incidents[0],
+               group->incidents_count);
+    jsonl_strs(j, "want", group->want[0], sizeof group->want[0], group->want_count);
 }
 
 void render_group_members(struct jsonl *j, const trawl_v1_Group *group)
@@ -197,8 +175,8 @@ void render_group_members(struct jsonl *j, const trawl_v1_Group *group)
     render_source_member(j, "source", group->source);
     jsonl_str(j, "type", group->type);
     jsonl_str(j, "template", group->template);
-    str_or_null(j, "language", group->language);
-    str_or_null(j, "process", group->process);
+    jsonl_str_or_null(j, "language", group->language);
+    jsonl_str_or_null(j, "process", group->process);
     jsonl_u64(j, "count", group->count);
     jsonl_u64(j, "per_hour", group->per_hour);
     jsonl_time(j, "first_seen", group->first_us);
@@ -208,11 +186,11 @@ void render_group_members(struct jsonl *j, const trawl_v1_Group *group)
     jsonl_u64(j, "evidence", group->evidence);
     list_members(j, group);
     jsonl_u64(j, "want_left", group->want_left);
-    str_or_null(j, "want_by", group->want_by);
-    str_or_null(j, "resolved_by", group->resolved_by);
+    jsonl_str_or_null(j, "want_by", group->want_by);
+    jsonl_str_or_null(j, "resolved_by", group->resolved_by);
     jsonl_time(j, "resolved", group->resolved_us);
-    str_or_null(j, "merged_into", group->merged_into);
-    str_or_null(j, "split_from", group->split_from);
+    jsonl_str_or_null(j, "merged_into", group->merged_into);
+    jsonl_str_or_null(j, "split_from", group->split_from);
     jsonl_str(j, "note", group->note);
 }
 

@@ -19,20 +19,6 @@
 
 /* ---- gathering ---- */
 
-/* Makes room for one more of `size_bytes`; doubles at each power of two. */
-static int grow(void *list, size_t count, size_t size_bytes)
-{
-    void *old, *new;
-    memcpy(&old, list, sizeof old);
-    if (count & (count - 1))
-        return 0;
-    new = realloc(old, (count ? 2 * count : 1) * size_bytes);
-    if (!new)
-        return ERR_NOMEM;
-    memcpy(list, &new, sizeof new);
-    return 0;
-}
-
 int render_group_part(struct render_group *g, const trawl_v1_GroupPart *part)
 {
     int r = 0;
@@ -43,13 +29,13 @@ int render_group_part(struct render_group *g, const trawl_v1_GroupPart *part)
     case trawl_v1_GroupPart_host_tag:
         if (g->host_count == RENDER_GROUP_HOSTS)
             g->hosts_left_out++;
-        else if ((r = grow(&g->hosts, g->host_count, sizeof *g->hosts)) == 0)
+        else if ((r = BUF_GROW(g->hosts, g->host_count, NULL, 1)) == 0)
             g->hosts[g->host_count++] = part->body.host;
         break;
     case trawl_v1_GroupPart_sample_tag:
         if (g->sample_count == RENDER_GROUP_SAMPLES)
             g->samples_left_out++;
-        else if ((r = grow(&g->samples, g->sample_count, sizeof *g->samples)) == 0)
+        else if ((r = BUF_GROW(g->samples, g->sample_count, NULL, 1)) == 0)
             g->samples[g->sample_count++] = part->body.sample;
         break;
     default:

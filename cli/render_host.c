@@ -15,7 +15,7 @@
 #define SECOND_US INT64_C(1000000)
 #define SOON_US (7 * 86400 * SECOND_US)
 
-const char *render_host_state(trawl_v1_HostState state)
+static const char *render_host_state(trawl_v1_HostState state)
 {
     switch (state) {
     case trawl_v1_HostState_ONLINE:

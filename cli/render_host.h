@@ -9,9 +9,6 @@
 #include "cli/render.h"
 #include "proto/codec.h"
 
-/* "online", "stale", "offline", "revoked"; "unknown" for anything else. */
-const char *render_host_state(trawl_v1_HostState state);
-
 /* Columns of `trawl hosts`; `wide` has more. */
 const struct render_column *render_host_columns(bool wide, size_t *count);
 void render_host_row(struct render_table *t, const trawl_v1_Host *host, bool wide, int64_t now_us);

@@ -60,7 +60,7 @@ static enum render_style state_style(trawl_v1_State state)
     return RENDER_PLAIN;
 }
 
-const char *render_event_type(trawl_v1_EventType type)
+static const char *render_event_type(trawl_v1_EventType type)
 {
     static const char *const names[] = {
         "unknown",         "agent started",  "agent stopped",  "process started",
@@ -238,10 +238,7 @@ void render_incident_members(struct jsonl *j, const trawl_v1_Incident *incident)
     jsonl_str(j, "selector", incident->selector);
     if (incident->has_process)
         process_member(j, &incident->process);
-    jsonl_list(j, "what");
-    for (pb_size_t i = 0; i < incident->what_count; i++)
-        jsonl_str(j, NULL, incident->what[i]);
-    jsonl_end(j);
+    jsonl_strs(j, "what", incident->what[0], sizeof incident->what[0], incident->what_count);
     jsonl_object(j, "states");
     for (unsigned s = trawl_v1_State_QUEUED; s < RENDER_STATE_COUNT; s++)
         if (counts[s])
@@ -322,23 +319,13 @@ void render_artifact_members(struct jsonl *j, const trawl_v1_Artifact *artifact)
     jsonl_end(j);
 }
 
-/* "process_started": as other words in JSON. */
-static void type_member(struct jsonl *j, const char *key, trawl_v1_EventType type)
-{
-    char text[32];
-    text_copy(text, sizeof text, render_event_type(type));
-    for (char *c = text; *c; c++)
-        *c = *c == ' ' ? '_' : *c;
-    jsonl_str(j, key, text);
-}
-
-void render_event_members(struct jsonl *j, const trawl_v1_Event *event)
+static void render_event_members(struct jsonl *j, const trawl_v1_Event *event)
 {
     jsonl_time(j, "time", event->wall_us);
     jsonl_int(j, "skew_us", event->skew_us);
     jsonl_int(j, "skew_error_us", event->skew_error_us);
     jsonl_str(j, "host", event->host);
-    type_member(j, "event", event->type);
+    jsonl_word(j, "event", render_event_type(event->type));
     jsonl_str(j, "process", event->process);
     jsonl_u64(j, "pid", event->pid);
     jsonl_str(j, "text", event->text);

@@ -14,7 +14,6 @@
 
 const char *render_state(trawl_v1_State state); /* "queued", "sent", ... */
 bool render_state_is_final(trawl_v1_State state);
-const char *render_event_type(trawl_v1_EventType type); /* "process started" */
 /* "K7F2Q" of "INC-261123-K7F2Q": what people type. In `id`. */
 const char *render_short_id(const char *id);
 
@@ -34,7 +33,6 @@ int render_counts(struct buf *out, const uint32_t *counts);
 void render_incident_members(struct jsonl *j, const trawl_v1_Incident *incident);
 void render_target_members(struct jsonl *j, const trawl_v1_Target *target);
 void render_artifact_members(struct jsonl *j, const trawl_v1_Artifact *artifact);
-void render_event_members(struct jsonl *j, const trawl_v1_Event *event);
 
 /* One line each; a part has "type": incident, target, artifact, stack, event, line or end. */
 int render_incident_json(struct buf *out, const trawl_v1_Incident *incident);

@@ -18,7 +18,7 @@
 #define PLOT_MOST 120
 
 /* Time spent per second is a share: 1,000,000 us/s are one core, or one disk, wholly busy. */
-void render_sample(const struct series *s, double value, char *out)
+static void render_sample(const struct series *s, double value, char *out)
 {
     char number[RENDER_TEXT_SIZE];
     if (isnan(value)) {

@@ -9,9 +9,6 @@
 #include "cli/render.h"
 #include "cli/series.h"
 
-/* "12.5 %", "3.4 MiB/s", "17": a value of a series, a gap for NAN. RENDER_TEXT_SIZE bytes. */
-void render_sample(const struct series *s, double value, char *out);
-
 int render_series_summary(const struct series_set *set, bool wide, bool color, struct buf *out);
 int render_series_times(const struct series_set *set, int64_t now_us, bool color, struct buf *out);
 int render_series_plot(const struct series_set *set, unsigned columns, bool color, struct buf *out);

@@ -37,14 +37,8 @@ static struct series *find(struct series_set *set, const trawl_v1_Samples *m)
 
 static struct series *append_series(struct series_set *set)
 {
-    if (set->count == set->capacity) {
-        size_t capacity = set->capacity ? 2 * set->capacity : FIRST_SERIES;
-        struct series *list = realloc(set->list, capacity * sizeof *list);
-        if (!list)
-            return NULL;
-        set->list = list;
-        set->capacity = capacity;
-    }
+    if (BUF_GROW(set->list, set->count, &set->capacity, FIRST_SERIES))
+        return NULL;
     struct series *s = &set->list[set->count++];
     memset(s, 0, sizeof *s);
     return s;

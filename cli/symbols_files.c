@@ -54,14 +54,8 @@ static int push(struct symbols_files *files, const struct symbols_file *file, st
         return fail(f, ERR_LIMIT,
                     "more than %d files with symbols: name a directory with fewer of them",
                     SYMBOLS_FILES_LIMIT);
-    if (files->count == files->capacity) {
-        size_t capacity = files->capacity ? files->capacity * 2 : FIRST_CAPACITY;
-        struct symbols_file *grown = realloc(files->list, capacity * sizeof *grown);
-        if (!grown)
-            return fail(f, ERR_NOMEM, "out of memory");
-        files->list = grown;
-        files->capacity = capacity;
-    }
+    if (BUF_GROW(files->list, files->count, &files->capacity, FIRST_CAPACITY))
+        return fail(f, ERR_NOMEM, "out of memory");
     files->list[files->count++] = *file;
     return 0;
 }

@@ -36,7 +36,7 @@ static bool sha256_of_file(const char *path, uint64_t size_bytes, uint8_t sum[32
     struct pki_sha256 *hash = read ? pki_sha256_open() : NULL;
     read = hash && file_hash(file, size_bytes, hash) == 0;
     pki_sha256_close(hash, read ? sum : NULL);
-    file_close(file);
+    port_close(file);
     return read;
 }
 
@@ -57,7 +57,7 @@ static bool has_sum(const char *path, uint64_t *size_bytes, uint64_t *sum)
         return false;
     int64_t size = file_size(file);
     bool read = size >= 0 && file_sum(file, (uint64_t)size, sum) == 0;
-    file_close(file);
+    port_close(file);
     *size_bytes = (uint64_t)size;
     return read;
 }
@@ -226,7 +226,7 @@ static int start_unpacking(struct transfer *t, struct failure *f)
 static int move_into_place(struct transfer *t, struct failure *f)
 {
     int r = file_sync(t->file);
-    file_close(t->file);
+    port_close(t->file);
     t->file = -1;
     if (r < 0)
         return file_fail(f, r, "write", t->part_path);
@@ -274,7 +274,7 @@ void transfer_close(struct transfer *t)
         pki_sha256_close(t->hash, NULL);
     t->hash = NULL;
     if (t->file >= 0)
-        file_close(t->file);
+        port_close(t->file);
     t->file = -1;
     unpack_close(&t->unpack);
 }

@@ -125,11 +125,11 @@ static int on_patch(void *context, struct span bytes)
 static void close_files(struct unpack *u)
 {
     if (u->in >= 0)
-        file_close(u->in);
+        port_close(u->in);
     if (u->out >= 0)
-        file_close(u->out);
+        port_close(u->out);
     if (u->base >= 0)
-        file_close(u->base);
+        port_close(u->base);
     u->in = u->out = u->base = -1;
 }
 

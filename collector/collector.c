@@ -26,7 +26,6 @@
 
 #define GRACE_MS 2000
 #define QUEUE_BYTES (64u << 20)
-#define POOL_DEFAULT "4"
 
 static void on_store_wake(uv_async_t *async)
 {

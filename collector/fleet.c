@@ -66,11 +66,6 @@ bool session_is_ready(const struct session *s)
     return s->announced && !s->closed && !s->call->finishing;
 }
 
-const uint8_t *session_state_id(const struct session *s)
-{
-    return s->host->state_id;
-}
-
 uint64_t session_last_order(const struct session *s)
 {
     return s->announced_last_order;

@@ -17,7 +17,6 @@ int session_send(struct session *session, const trawl_v1_CollectorMessage *messa
 void session_abort(struct session *session, const char *why);
 /* Announced and welcomed: orders may be sent. */
 bool session_is_ready(const struct session *session);
-const uint8_t *session_state_id(const struct session *session);
 uint64_t session_last_order(const struct session *session); /* what the agent has accepted */
 /* Tells every agent whether somebody looks at `top`. */
 void fleet_watch(struct collector *c, bool on);

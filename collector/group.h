@@ -55,9 +55,6 @@ void group_signature_rest(const trawl_v1_Exception *e, const char *host,
 bool group_skips(const char *language, const trawl_v1_Frame *frame, const char *function);
 /* Machine code: modules and offsets are what counts. */
 bool group_is_machine(const char *language, const trawl_v1_Frame *frame);
-/* A function's name as signatures take it: without parameters, clones' endings, hashes, numbers of
- * lambdas. Cut at the size. */
-void group_function(const char *name, char *out, size_t size_bytes);
 
 /* ---- settings and limits ---- */
 
@@ -165,8 +162,6 @@ uint32_t group_kinds_mask(const struct group_kinds *kinds);
 void group_kinds_of(uint32_t mask, struct group_kinds *out);
 /* Whether its process should still run. */
 bool group_process_lives(const trawl_v1_Exception *e);
-/* Two that are told in the same words by the same host have the same. */
-uint64_t group_content(const trawl_v1_Exception *e);
 
 struct group_decision {
     bool sample;   /* to be kept whole */

@@ -132,7 +132,7 @@ static uint64_t add_text(uint64_t hash, const char *text)
     return xxh64(span_of(text, strlen(text) + 1), hash);
 }
 
-uint64_t group_content(const trawl_v1_Exception *e)
+static uint64_t group_content(const trawl_v1_Exception *e)
 {
     uint64_t h = add_text(0, e->host);
     h = add_text(h, e->type);

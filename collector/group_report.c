@@ -12,19 +12,19 @@
 
 #define HOST_LINES_MAX 20
 
-static void safe(struct buf *out, const char *text)
+void report_safe(struct buf *out, const char *text)
 {
     text_append_safe(out, span_str(text), false);
 }
 
-static void when(struct buf *out, int64_t us)
+void report_when(struct buf *out, int64_t us)
 {
     char text[32];
     text_put_time(us, text, sizeof(text));
     buf_append_str(out, text);
 }
 
-const char *group_source_name(trawl_v1_ExceptionSource source)
+static const char *group_source_name(trawl_v1_ExceptionSource source)
 {
     static const char *const names[] = {"unknown",      "crash",    "oom kill",    "fault line",
                                         "hung task",    "hardware", "unit result", "process exit",
@@ -62,17 +62,17 @@ void group_report_frames(const trawl_v1_Frame *frames, size_t count, struct buf 
     for (size_t i = 0; i < count; i++) {
         const trawl_v1_Frame *frame = &frames[i];
         buf_printf(out, "    #%-2zu ", i);
-        safe(out, frame->function[0] ? frame->function : frame->module);
+        report_safe(out, frame->function[0] ? frame->function : frame->module);
         if (!frame->function[0])
             buf_printf(out, "+0x%" PRIx64, frame->offset);
         if (frame->file[0]) {
             buf_append_str(out, " at ");
-            safe(out, frame->file);
+            report_safe(out, frame->file);
             if (frame->line)
                 buf_printf(out, ":%u", frame->line);
         } else if (frame->function[0] && frame->module[0]) {
             buf_append_str(out, " in ");
-            safe(out, frame->module);
+            report_safe(out, frame->module);
         }
         buf_append_str(out, "\n");
     }
@@ -83,22 +83,22 @@ static void put_head(struct buf *out, const trawl_v1_Group *g)
     buf_printf(out, "%s  %s%s\n", g->id, group_state_name(g->state),
                g->spreading ? ", spreading" : "");
     buf_append_str(out, "exception  ");
-    safe(out, g->type);
+    report_safe(out, g->type);
     buf_append_str(out, " in ");
-    safe(out, g->process);
+    report_safe(out, g->process);
     buf_printf(out, " (%s)\n", group_source_name(g->source));
     if (g->template[0]) {
         buf_append_str(out, "message    ");
-        safe(out, g->template);
+        report_safe(out, g->template);
         buf_append_str(out, "\n");
     }
     buf_printf(out,
                "count      %" PRIu64 " on %u host%s, %" PRIu64 " in the hour before the last\n",
                g->count, g->hosts, g->hosts == 1 ? "" : "s", g->per_hour);
     buf_append_str(out, "first      ");
-    when(out, g->first_us);
+    report_when(out, g->first_us);
     buf_append_str(out, "\nlast       ");
-    when(out, g->last_us);
+    report_when(out, g->last_us);
     buf_printf(out, " (collector time)\nkept       %u whole, evidence of %u, the others counted\n",
                g->samples, g->evidence);
 }
@@ -107,26 +107,26 @@ static void put_people(struct buf *out, const trawl_v1_Group *g)
 {
     if (g->resolved_us && g->resolved_by[0]) {
         buf_append_str(out, "resolved   ");
-        when(out, g->resolved_us);
+        report_when(out, g->resolved_us);
         buf_append_str(out, " by ");
-        safe(out, g->resolved_by);
+        report_safe(out, g->resolved_by);
         buf_append_str(out, "\n");
     }
     if (g->want_left) {
         buf_append_str(out, "wanted     ");
         for (pb_size_t i = 0; i < g->want_count; i++) {
             buf_append_str(out, i ? "," : "");
-            safe(out, g->want[i]);
+            report_safe(out, g->want[i]);
         }
         buf_printf(out, " of the next %u, asked by ", g->want_left);
-        safe(out, g->want_by);
+        report_safe(out, g->want_by);
         buf_append_str(out, "\n");
     }
     if (g->split_from[0])
         buf_printf(out, "split from %s: what was counted before is there\n", g->split_from);
     if (g->note[0]) {
         buf_append_str(out, "note       ");
-        safe(out, g->note);
+        report_safe(out, g->note);
         buf_append_str(out, "\n");
     }
     for (pb_size_t i = 0; i < g->incidents_count; i++)
@@ -142,7 +142,7 @@ static void put_versions(struct buf *out, const trawl_v1_Group *g)
         const trawl_v1_GroupVersion *v = &g->versions[i];
         text_put_hex(v->build_id.bytes, v->build_id.size, hex);
         buf_printf(out, "  %-40s %8" PRIu64 "  last ", hex, v->count);
-        when(out, v->last_us);
+        report_when(out, v->last_us);
         buf_append_str(out, "\n");
     }
 }
@@ -153,7 +153,7 @@ static void put_hosts(struct buf *out, const struct group_report *in)
         buf_append_str(out, "\nHosts\n");
     for (size_t i = 0; i < in->host_count && i < HOST_LINES_MAX; i++) {
         buf_printf(out, "  %-30s %8" PRIu64 "  last ", in->hosts[i].host, in->hosts[i].count);
-        when(out, in->hosts[i].last_us);
+        report_when(out, in->hosts[i].last_us);
         buf_append_str(out, "\n");
     }
     if (in->host_count > HOST_LINES_MAX)
@@ -163,22 +163,22 @@ static void put_hosts(struct buf *out, const struct group_report *in)
 static void put_sample(struct buf *out, const trawl_v1_Exception *e)
 {
     buf_append_str(out, "\nSample of ");
-    when(out, e->wall_us);
+    report_when(out, e->wall_us);
     buf_append_str(out, " on ");
-    safe(out, e->host);
+    report_safe(out, e->host);
     buf_append_str(out, "\n  ");
-    safe(out, e->type);
+    report_safe(out, e->type);
     if (e->message[0]) {
         buf_append_str(out, ": ");
-        safe(out, e->message);
+        report_safe(out, e->message);
     }
     buf_append_str(out, "\n  ");
-    safe(out, e->process);
+    report_safe(out, e->process);
     if (e->pid)
         buf_printf(out, "/%u", e->pid);
     if (e->thread[0]) {
         buf_append_str(out, ", thread ");
-        safe(out, e->thread);
+        report_safe(out, e->thread);
     }
     if (e->has_fault_address)
         buf_printf(out, ", address 0x%" PRIx64, e->fault_address);
@@ -188,7 +188,7 @@ static void put_sample(struct buf *out, const trawl_v1_Exception *e)
         buf_printf(out, "    ... and %u more\n", e->frames_left_out);
     if (e->missing[0]) {
         buf_append_str(out, "  missing: ");
-        safe(out, e->missing);
+        report_safe(out, e->missing);
         buf_append_str(out, "\n");
     }
 }

@@ -16,8 +16,10 @@ struct group_report {
 };
 void group_report_text(const struct group_report *in, struct buf *out);
 
-/* "CRASH" -> "crash", ... */
-const char *group_source_name(trawl_v1_ExceptionSource source);
+/* What reports are made of: text from a host made safe, a time. */
+void report_safe(struct buf *out, const char *text);
+void report_when(struct buf *out, int64_t us);
+
 const char *group_state_name(trawl_v1_GroupState state);
 /* "SIGSEGV in redis-server/1234 (G-7F2QK)": one line, cut at the size. */
 void group_exception_line(const trawl_v1_Exception *e, char *out, size_t size_bytes);

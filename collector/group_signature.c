@@ -137,7 +137,7 @@ static void cut_parameters(char *name)
     *at = '\0';
 }
 
-void group_function(const char *name, char *out, size_t size_bytes)
+static void group_function(const char *name, char *out, size_t size_bytes)
 {
     char cut[GROUP_FUNCTION_SIZE];
     text_copy(cut, sizeof cut, name);

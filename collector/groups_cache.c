@@ -10,7 +10,6 @@
 #include <string.h>
 
 #include "collector/symbols.h"
-#include "common/id.h"
 #include "common/log.h"
 #include "common/port.h"
 #include "common/text.h"
@@ -152,7 +151,7 @@ void groups_new_id(struct groups *groups, char id[16])
     buf_init(&value, STORE_VALUE_MAX);
     do {
         port_random(random_bytes, sizeof random_bytes);
-        id_base32(random_bytes, 5, random_text);
+        text_put_base32(random_bytes, 5, random_text);
         text_format(id, 16, "G-%s", random_text);
         key = keys_group('g', id);
     } while (groups_row(groups, &key, &value) != ERR_NOTFOUND && value.size_bytes);

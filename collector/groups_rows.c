@@ -23,23 +23,12 @@ void group_rows_done(struct group_rows *rows)
     buf_done(&rows->bytes);
 }
 
-static int grow(struct group_rows *rows)
-{
-    size_t capacity = rows->capacity ? 2 * rows->capacity : 32;
-    if (rows->count == ROWS_MAX)
-        return ERR_LIMIT;
-    struct group_row *list = realloc(rows->list, capacity * sizeof(*list));
-    if (!list)
-        return ERR_NOMEM;
-    rows->list = list;
-    rows->capacity = capacity;
-    return 0;
-}
-
 static void add_op(struct group_rows *rows, enum store_op_type type, struct key key)
 {
-    if (!rows->e && rows->count == rows->capacity)
-        rows->e = grow(rows);
+    if (!rows->e && rows->count == ROWS_MAX)
+        rows->e = ERR_LIMIT;
+    if (!rows->e)
+        rows->e = BUF_GROW(rows->list, rows->count, &rows->capacity, 32);
     if (!rows->e)
         rows->list[rows->count++] = (struct group_row){type, key, rows->bytes.size_bytes};
 }
@@ -151,40 +140,9 @@ void groups_landed(struct groups *groups, const struct failure *why)
 
 /* ---- in ---- */
 
-struct scanning {
-    store_row_fn row;
-    void *context;
-    struct key last;
-    size_t rows;
-    int stopped;
-};
-
-static int scan_row(void *context, struct span key, struct span value)
-{
-    struct scanning *s = context;
-    if (key.size_bytes >= sizeof s->last.bytes)
-        return 0;
-    s->rows++;
-    memcpy(s->last.bytes, key.data, key.size_bytes);
-    s->last.size_bytes = key.size_bytes;
-    s->stopped = s->row(s->context, key, value);
-    return s->stopped;
-}
-
 int groups_scan(struct groups *groups, struct span prefix, store_row_fn row, void *context)
 {
-    struct scanning s = {.row = row, .context = context};
-    struct span from = {0};
-    do {
-        s.rows = 0;
-        int e =
-            kv_scan(groups->collector->store, KEYS_GROUPS_PART, from, prefix, 1000, scan_row, &s);
-        if (e < 0)
-            return e;
-        s.last.bytes[s.last.size_bytes] = 0; /* the first key after the last one */
-        from = span_of(s.last.bytes, s.last.size_bytes + 1);
-    } while (s.rows && !s.stopped);
-    return s.stopped;
+    return kv_scan_all(groups->collector->store, KEYS_GROUPS_PART, prefix, prefix, row, context);
 }
 
 struct one_row {

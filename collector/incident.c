@@ -17,7 +17,6 @@
 #include "collector/incident_store.h"
 #include "collector/keys.h"
 #include "collector/upload.h"
-#include "common/id.h"
 #include "common/log.h"
 #include "common/port.h"
 #include "common/text.h"

@@ -10,7 +10,6 @@
 #include <string.h>
 
 #include "collector/dispatch.h"
-#include "common/id.h"
 #include "common/port.h"
 #include "common/text.h"
 
@@ -81,7 +80,7 @@ static void new_id(char *out, size_t size_bytes, int64_t at_us)
     uint8_t random_bytes[5];
     text_put_time(at_us, time_text, sizeof(time_text));
     port_random(random_bytes, sizeof(random_bytes));
-    id_base32(random_bytes, 5, random_text);
+    text_put_base32(random_bytes, 5, random_text);
     text_format(out, size_bytes, "INC-%.2s%.2s%.2s-%s", time_text + 2, time_text + 5, time_text + 8,
                 random_text);
 }

@@ -251,41 +251,6 @@ static int read_artifact(void *context, struct span key, struct span value)
     return codec_get_artifact(&artifact, value, &f) ? 0 : rows->artifact(rows->context, &artifact);
 }
 
-struct scan_on {
-    store_row_fn row;
-    void *context;
-    struct key last;
-    size_t rows;
-    int stopped;
-};
-
-static int scan_row(void *context, struct span key, struct span value)
-{
-    struct scan_on *s = context;
-    s->rows++;
-    memcpy(s->last.bytes, key.data, key.size_bytes);
-    s->last.size_bytes = key.size_bytes;
-    s->stopped = s->row(s->context, key, value);
-    return s->stopped;
-}
-
-/* Scans on until nothing is left: one scan is bounded in time. */
-static int scan_all(struct store *store, const char *part, const char *prefix, store_row_fn row,
-                    void *context)
-{
-    struct scan_on s = {.row = row, .context = context};
-    struct span from = {0};
-    do {
-        s.rows = 0;
-        int e = kv_scan(store, part, from, span_str(prefix), 1000, scan_row, &s);
-        if (e < 0)
-            return e;
-        s.last.bytes[s.last.size_bytes] = 0; /* the first key after the last one */
-        from = span_of(s.last.bytes, s.last.size_bytes + 1);
-    } while (s.rows && !s.stopped);
-    return s.stopped;
-}
-
 int incident_read(struct incidents *incidents, const struct incident *incident,
                   const struct incident_rows *rows)
 {
@@ -295,9 +260,9 @@ int incident_read(struct incidents *incidents, const struct incident *incident,
     struct incident_rows copy = *rows;
     int e = 0;
     if (rows->target)
-        e = scan_all(store, part, "t", read_target, &copy);
+        e = kv_scan_all(store, part, span_str("t"), span_str("t"), read_target, &copy);
     if (!e && rows->artifact)
-        e = scan_all(store, part, "a", read_artifact, &copy);
+        e = kv_scan_all(store, part, span_str("a"), span_str("a"), read_artifact, &copy);
     return e;
 }
 
@@ -397,7 +362,8 @@ static int load_open(struct incidents *incidents, struct incident *incident)
     struct loading l = {incidents, incident};
     char part[KEYS_PARTITION_SIZE];
     keys_incident_part(part, incident->record.id);
-    int e = scan_all(incidents->collector->store, part, "c", load_capture, &l);
+    int e = kv_scan_all(incidents->collector->store, part, span_str("c"), span_str("c"),
+                        load_capture, &l);
     if (incident->record.finished) { /* only the number of captures matters */
         LIST_EACH (at, &incident->captures)
             capture_free(LIST_ENTRY(at, struct capture, link));
@@ -409,7 +375,8 @@ static int load_open(struct incidents *incidents, struct incident *incident)
 
 int incident_store_load(struct incidents *incidents, struct failure *f)
 {
-    int e = scan_all(incidents->collector->store, "incidents", "", load_incident, incidents);
+    int e = kv_scan_all(incidents->collector->store, "incidents", (struct span){0},
+                        (struct span){0}, load_incident, incidents);
     LIST_EACH (at, &incidents->all)
         if (!e)
             e = load_open(incidents, LIST_ENTRY(at, struct incident, link));

@@ -21,14 +21,8 @@ static int add_host(void *context, struct host *host, const trawl_v1_Host *view)
 {
     (void)host;
     struct ops_hosts *hosts = context;
-    if (hosts->count == hosts->capacity) {
-        size_t capacity = hosts->capacity ? 2 * hosts->capacity : 64;
-        void *names = realloc(hosts->names, capacity * sizeof(*hosts->names));
-        if (!names)
-            return ERR_NOMEM;
-        hosts->names = names;
-        hosts->capacity = capacity;
-    }
+    if (BUF_GROW(hosts->names, hosts->count, &hosts->capacity, 64))
+        return ERR_NOMEM;
     text_copy(hosts->names[hosts->count++], sizeof(*hosts->names), view->name);
     return 0;
 }
@@ -88,14 +82,8 @@ static struct past *past_add(struct telling *t)
 {
     if (t->count == PAST_MAX)
         return NULL;
-    if (t->count == t->capacity) {
-        size_t capacity = t->capacity ? 2 * t->capacity : 64;
-        struct past *list = realloc(t->list, capacity * sizeof(*list));
-        if (!list)
-            return NULL;
-        t->list = list;
-        t->capacity = capacity;
-    }
+    if (BUF_GROW(t->list, t->count, &t->capacity, 64))
+        return NULL;
     t->list[t->count] = (struct past){.wall_us = 0};
     return &t->list[t->count++];
 }

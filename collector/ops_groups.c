@@ -65,14 +65,8 @@ static int list_group(void *context, const trawl_v1_Group *group)
         return 0;
     if (l->count == LISTED_MAX)
         return ERR_LIMIT;
-    if (l->count == l->capacity) {
-        size_t capacity = l->capacity ? 2 * l->capacity : 64;
-        struct listed *list = realloc(l->list, capacity * sizeof(*list));
-        if (!list)
-            return ERR_NOMEM;
-        l->list = list;
-        l->capacity = capacity;
-    }
+    if (BUF_GROW(l->list, l->count, &l->capacity, 64))
+        return ERR_NOMEM;
     struct listed *one = &l->list[l->count++];
     text_copy(one->id, sizeof one->id, group->id);
     one->last_us = group->last_us;
@@ -148,15 +142,10 @@ struct showing {
 static int gather_host(void *context, const trawl_v1_GroupHost *host)
 {
     struct showing *s = context;
-    bool full = (s->host_count & (s->host_count - 1)) == 0; /* 0 and powers of two */
     if (s->host_count == HOSTS_MAX)
         return 1;
-    void *list =
-        full ? realloc(s->hosts, (s->host_count ? 2 * s->host_count : 1) * sizeof(*s->hosts))
-             : s->hosts;
-    if (!list)
+    if (BUF_GROW(s->hosts, s->host_count, NULL, 1))
         return ERR_NOMEM;
-    s->hosts = list;
     s->hosts[s->host_count++] = *host;
     return 0;
 }

@@ -76,14 +76,8 @@ static int collect_host(void *context, struct host *host, const trawl_v1_Host *v
     struct capturing *capturing = context;
     if (view->state == trawl_v1_HostState_REVOKED)
         return 0;
-    if (capturing->count == capturing->capacity) {
-        size_t capacity = capturing->capacity ? capturing->capacity * 2 : 64;
-        struct host **hosts = realloc(capturing->hosts, capacity * sizeof(struct host *));
-        if (!hosts)
-            return ERR_NOMEM;
-        capturing->hosts = hosts;
-        capturing->capacity = capacity;
-    }
+    if (BUF_GROW(capturing->hosts, capturing->count, &capturing->capacity, 64))
+        return ERR_NOMEM;
     trawl_v1_CaptureReply *reply = &capturing->reply;
     if (reply->names_count < sizeof(reply->names) / sizeof(reply->names[0]))
         text_copy(reply->names[reply->names_count++], sizeof(reply->names[0]), view->name);

@@ -35,20 +35,13 @@ struct gathered {
     size_t target_count, artifact_count, event_count, sample_count;
 };
 
-/* Grows a list by doubling; NULL when there is no memory. */
-static void *room_for(void *list, size_t count, size_t size)
-{
-    bool full = (count & (count - 1)) == 0; /* 0 and powers of two */
-    return full ? realloc(list, (count ? count * 2 : 1) * size) : list;
-}
-
 static int gather_target(void *context, const trawl_v1_Target *target)
 {
     struct gathered *g = context;
-    void *list = room_for(g->targets, g->target_count, sizeof(*g->targets));
-    if (!list || g->target_count == MAX_ROWS)
-        return list ? ERR_LIMIT : ERR_NOMEM;
-    g->targets = list;
+    if (g->target_count == MAX_ROWS)
+        return ERR_LIMIT;
+    if (BUF_GROW(g->targets, g->target_count, NULL, 1))
+        return ERR_NOMEM;
     g->targets[g->target_count++] = *target;
     return 0;
 }
@@ -56,10 +49,10 @@ static int gather_target(void *context, const trawl_v1_Target *target)
 static int gather_artifact(void *context, const trawl_v1_Artifact *artifact)
 {
     struct gathered *g = context;
-    void *list = room_for(g->artifacts, g->artifact_count, sizeof(*g->artifacts));
-    if (!list || g->artifact_count == MAX_ROWS)
-        return list ? ERR_LIMIT : ERR_NOMEM;
-    g->artifacts = list;
+    if (g->artifact_count == MAX_ROWS)
+        return ERR_LIMIT;
+    if (BUF_GROW(g->artifacts, g->artifact_count, NULL, 1))
+        return ERR_NOMEM;
     g->artifacts[g->artifact_count++] = *artifact;
     return 0;
 }
@@ -69,10 +62,8 @@ static int gather_event(void *context, const trawl_v1_Event *event)
     struct gathered *g = context;
     if (g->event_count == MAX_EVENTS)
         return 1;
-    void *list = room_for(g->events, g->event_count, sizeof(*g->events));
-    if (!list)
+    if (BUF_GROW(g->events, g->event_count, NULL, 1))
         return ERR_NOMEM;
-    g->events = list;
     g->events[g->event_count++] = *event;
     return 0;
 }

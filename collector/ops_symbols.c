@@ -4,14 +4,11 @@
  * symbols_add.c's.
  */
 #include <stdlib.h>
-#include <string.h>
 
 #include "collector/keys.h"
 #include "collector/serve.h"
 #include "collector/store.h"
 #include "collector/symbols_private.h"
-
-#define SCAN_ROWS 1000
 
 /* ---- adding ---- */
 
@@ -43,12 +40,6 @@ static void add_ended(struct call *call)
 
 /* ---- listing ---- */
 
-struct listing {
-    struct call *call;
-    struct key next; /* behind the last row */
-    size_t rows;
-};
-
 static int reply_row(struct call *call, struct span value)
 {
     uint64_t generation;
@@ -57,15 +48,9 @@ static int reply_row(struct call *call, struct span value)
 
 static int on_row(void *context, struct span key, struct span value)
 {
-    struct listing *l = context;
-    l->rows++;
-    l->next.size_bytes = 0;
-    if (key.size_bytes < sizeof l->next.bytes) {
-        memcpy(l->next.bytes, key.data, key.size_bytes);
-        l->next.bytes[key.size_bytes] = 0;
-        l->next.size_bytes = key.size_bytes + 1;
-    }
-    return reply_row(l->call, value);
+    struct call *call = context;
+    (void)key;
+    return reply_row(call, value) ? 1 : call->finishing;
 }
 
 static void on_one(void *context, int err, struct span value)
@@ -87,12 +72,7 @@ static int list_message(struct call *call, struct span request, struct failure *
         call_finish(call, NULL);
         return 0;
     }
-    struct listing l = {.call = call, .next = keys_text("b")};
-    do {
-        l.rows = 0;
-        e = kv_scan(store, KEYS_SYMBOLS_FILES, key_span(&l.next), span_str("b"), SCAN_ROWS, on_row,
-                    &l);
-    } while (e >= 0 && l.rows && l.next.size_bytes && !call->finishing);
+    e = kv_scan_all(store, KEYS_SYMBOLS_FILES, span_str("b"), span_str("b"), on_row, call);
     if (e < 0)
         return fail(f, e, "the list of symbols cannot be read: %s", err_text(e));
     call_finish(call, NULL);

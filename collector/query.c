@@ -31,9 +31,6 @@ struct rows {
     int64_t from_us, to_us; /* host time */
     int (*row)(void *context, struct span value);
     void *context;
-    struct key last;
-    size_t seen;
-    bool past;
     int stopped;
 };
 
@@ -43,15 +40,10 @@ static int on_row(void *context, struct span key, struct span value)
     int64_t at_us;
     uint64_t seq;
     struct span name;
-    r->seen++;
-    memcpy(r->last.bytes, key.data, key.size_bytes);
-    r->last.size_bytes = key.size_bytes;
     if (keys_sample_parse(key, &at_us, &seq, &name))
         return 0;
-    if (at_us > r->to_us) {
-        r->past = true;
+    if (at_us > r->to_us)
         return 1;
-    }
     if (!span_equal(name, span_str(r->host->record.name)))
         return 0;
     r->stopped = r->row(r->context, value);
@@ -61,16 +53,8 @@ static int on_row(void *context, struct span key, struct span value)
 static int scan_part(struct collector *c, const char *part, struct rows *r)
 {
     struct key start = keys_time(r->from_us);
-    struct span from = key_span(&start);
-    do {
-        r->seen = 0;
-        int e = kv_scan(c->store, part, from, (struct span){0}, 4096, on_row, r);
-        if (e < 0)
-            return e;
-        r->last.bytes[r->last.size_bytes] = 0;
-        from = span_of(r->last.bytes, r->last.size_bytes + 1);
-    } while (r->seen && !r->past && !r->stopped);
-    return 0;
+    int e = kv_scan_all(c->store, part, key_span(&start), (struct span){0}, on_row, r);
+    return e < 0 && !r->stopped ? e : 0;
 }
 
 typedef void (*part_name_fn)(char *out, uint32_t shard, int64_t host_us);
@@ -82,7 +66,6 @@ static int scan_each(struct collector *c, struct rows *r, int64_t part_us, part_
          at += part_us) {
         char part[KEYS_PARTITION_SIZE];
         part_name(part, shard, at);
-        r->past = false;
         int e = scan_part(c, part, r);
         if (e < 0)
             return e;
@@ -120,7 +103,6 @@ static int scan_listed(struct collector *c, struct rows *r, part_name_fn part_na
     for (size_t at = 0; e >= 0 && at < parts.names.size_bytes && !r->stopped;) {
         const char *part = (const char *)parts.names.data + at;
         at += strlen(part) + 1;
-        r->past = false;
         e = scan_part(c, part, r);
     }
     buf_done(&parts.names);
@@ -199,7 +181,6 @@ struct descriptors {
     struct known *list;
     size_t count, capacity;
     size_t seen;
-    struct key last;
     const struct query_counters *query; /* NULL: all are wanted */
 };
 
@@ -219,20 +200,13 @@ static int descriptor_row(void *context, struct span key, struct span value)
     struct failure f;
     trawl_v1_Descriptor d;
     struct span rest = key, epoch;
-    all->seen++;
-    memcpy(all->last.bytes, key.data, key.size_bytes);
-    all->last.size_bytes = key.size_bytes;
+    if (all->seen++ == MAX_DESCRIPTORS)
+        return 1;
     if (span_take(&rest, 1, &(struct span){0}) || span_take(&rest, 8, &epoch) ||
         codec_get_descriptor(&d, value, &f) || (all->query && !is_wanted(all->query, &d)))
         return 0;
-    if (all->count == all->capacity) {
-        size_t capacity = all->capacity ? all->capacity * 2 : 64;
-        struct known *list = realloc(all->list, capacity * sizeof(*list));
-        if (!list)
-            return ERR_NOMEM;
-        all->list = list;
-        all->capacity = capacity;
-    }
+    if (BUF_GROW(all->list, all->count, &all->capacity, 64))
+        return ERR_NOMEM;
     struct known *k = &all->list[all->count++];
     *k = (struct known){.descriptor = d};
     for (size_t i = 0; i < 8; i++)
@@ -245,15 +219,7 @@ static int load_descriptors(struct collector *c, const struct host *host, struct
 {
     char part[KEYS_PARTITION_SIZE];
     keys_host_part(part, host->record.name);
-    struct span from = {0};
-    size_t before;
-    int e;
-    do { /* one scan is bounded in time and may end early */
-        before = out->seen;
-        e = kv_scan(c->store, part, from, span_str("d"), MAX_DESCRIPTORS, descriptor_row, out);
-        out->last.bytes[out->last.size_bytes] = 0;
-        from = span_of(out->last.bytes, out->last.size_bytes + 1);
-    } while (e >= 0 && out->seen > before && out->seen < MAX_DESCRIPTORS);
+    int e = kv_scan_all(c->store, part, span_str("d"), span_str("d"), descriptor_row, out);
     return e < 0 ? fail(f, e, "descriptors of '%s' cannot be read: %s", host->record.name,
                         err_text(e))
                  : 0;

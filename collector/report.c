@@ -15,18 +15,6 @@
 #define MAX_EVENTS 40
 #define MAX_LISTED 50
 
-static void safe(struct buf *out, const char *text)
-{
-    text_append_safe(out, span_str(text), false);
-}
-
-static void when(struct buf *out, int64_t us)
-{
-    char text[32];
-    text_put_time(us, text, sizeof(text));
-    buf_append_str(out, text);
-}
-
 static void lasting(struct buf *out, uint64_t us)
 {
     char text[32];
@@ -49,12 +37,12 @@ static void put_process(struct buf *out, const trawl_v1_Incident *i)
         return;
     buf_append_str(out, "process    ");
     if (i->process.name[0])
-        safe(out, i->process.name);
+        report_safe(out, i->process.name);
     if (i->process.pid)
         buf_printf(out, "pid %u", i->process.pid);
     if (i->process.unit[0]) {
         buf_append_str(out, "unit ");
-        safe(out, i->process.unit);
+        report_safe(out, i->process.unit);
     }
     if (i->process.port)
         buf_printf(out, "listening on port %u", i->process.port);
@@ -77,17 +65,17 @@ static void put_head(struct buf *out, const trawl_v1_Incident *i)
 {
     buf_printf(out, "%s  %s\n", i->id, i->finished ? "finished" : "open");
     buf_append_str(out, "cause      ");
-    safe(out, i->cause);
+    report_safe(out, i->cause);
     if (i->note[0]) {
         buf_append_str(out, "\nnote       ");
-        safe(out, i->note);
+        report_safe(out, i->note);
     }
     buf_append_str(out, "\ntime       ");
-    when(out, i->from_us);
+    report_when(out, i->from_us);
     buf_append_str(out, " to ");
-    when(out, i->to_us > i->created_us ? i->to_us : i->created_us);
+    report_when(out, i->to_us > i->created_us ? i->to_us : i->created_us);
     buf_append_str(out, " (collector time)\nhosts      ");
-    safe(out, i->selector);
+    report_safe(out, i->selector);
     buf_append_str(out, "\n");
     put_process(out, i);
     buf_append_str(out, "what       ");
@@ -97,7 +85,7 @@ static void put_head(struct buf *out, const trawl_v1_Incident *i)
     put_options(out, i);
     if (i->stopped[0]) {
         buf_append_str(out, "stopped    ");
-        safe(out, i->stopped);
+        report_safe(out, i->stopped);
         buf_append_str(out, "\n");
     }
     buf_append_str(out, "targets    ");
@@ -116,7 +104,7 @@ static void put_head(struct buf *out, const trawl_v1_Incident *i)
 static void put_target(struct buf *out, const trawl_v1_Target *t)
 {
     buf_append_str(out, "  ");
-    safe(out, t->host);
+    report_safe(out, t->host);
     for (size_t n = strlen(t->host); n < 20; n++)
         buf_append_byte(out, ' ');
     buf_printf(out, " %-10s", state_name(t->state));
@@ -126,11 +114,11 @@ static void put_target(struct buf *out, const trawl_v1_Target *t)
     }
     if (t->reason[0]) {
         buf_append_str(out, t->processes ? "; " : " ");
-        safe(out, t->reason);
+        report_safe(out, t->reason);
     }
     if (t->state == trawl_v1_State_QUEUED && t->host_last_seen_us) {
         buf_append_str(out, ", last seen ");
-        when(out, t->host_last_seen_us);
+        report_when(out, t->host_last_seen_us);
     }
     buf_append_str(out, "\n");
 }
@@ -259,7 +247,7 @@ static void put_stacks(const struct report_input *in, struct buf *out)
         buf_printf(out, "  %u thread%s in %u capture%s of ", groups[i].count,
                    groups[i].count == 1 ? "" : "s", groups[i].hosts,
                    groups[i].hosts == 1 ? "" : "s");
-        safe(out, groups[i].process);
+        report_safe(out, groups[i].process);
         buf_append_str(out, "\n");
         put_frames(out, groups[i].frames);
     }
@@ -278,11 +266,11 @@ static void put_timeline(const struct report_input *in, struct buf *out)
     for (size_t i = first; i < in->event_count; i++) {
         const trawl_v1_Event *e = &in->events[i];
         buf_append_str(out, "  ");
-        when(out, e->wall_us);
+        report_when(out, e->wall_us);
         buf_append_str(out, "  ");
-        safe(out, e->host);
+        report_safe(out, e->host);
         buf_append_str(out, "  ");
-        safe(out, e->text);
+        report_safe(out, e->text);
         buf_append_str(out, "\n");
     }
 }
@@ -290,11 +278,11 @@ static void put_timeline(const struct report_input *in, struct buf *out)
 /* "stacks redis-server/1234" */
 static void put_source(struct buf *out, const trawl_v1_Artifact *a)
 {
-    safe(out, a->kind);
+    report_safe(out, a->kind);
     if (!a->process[0] && !a->pid)
         return;
     buf_append_byte(out, ' ');
-    safe(out, a->process);
+    report_safe(out, a->process);
     if (a->pid)
         buf_printf(out, "/%u", a->pid);
 }
@@ -341,7 +329,7 @@ static void put_group(const struct report_input *in, size_t first, size_t end, s
     uint64_t bytes = 0, plain_bytes = 0;
     size_t start = out->size_bytes;
     buf_append_str(out, "  ");
-    safe(out, a->host);
+    report_safe(out, a->host);
     pad(out, start, 20);
     buf_append_byte(out, ' ');
     put_source(out, a);
@@ -352,7 +340,7 @@ static void put_group(const struct report_input *in, size_t first, size_t end, s
     buf_append_str(out, " ");
     for (size_t i = first; i < end; i++) {
         buf_append_byte(out, ' ');
-        safe(out, ending_of(in->artifacts[i].file));
+        report_safe(out, ending_of(in->artifacts[i].file));
         bytes += in->artifacts[i].size_bytes;
         plain_bytes += in->artifacts[i].plain_bytes;
     }
@@ -396,11 +384,11 @@ static void put_missing(const struct report_input *in, struct buf *out)
             if (!listed++)
                 buf_append_str(out, "\nMissing\n");
             buf_append_str(out, "  ");
-            safe(out, a->host);
+            report_safe(out, a->host);
             buf_append_byte(out, ' ');
             put_source(out, a);
             buf_append_str(out, ": ");
-            safe(out, a->missing);
+            report_safe(out, a->missing);
             buf_append_str(out, "\n");
         }
     }
@@ -415,22 +403,22 @@ static void put_exception(const struct report_input *in, struct buf *out)
         return;
     buf_printf(out, "\nException %s (%s%s): ", g->id, group_state_name(g->state),
                g->spreading ? ", spreading" : "");
-    safe(out, g->type);
+    report_safe(out, g->type);
     buf_append_str(out, " in ");
-    safe(out, g->process);
+    report_safe(out, g->process);
     buf_printf(out, "\n  %" PRIu64 " on %u host%s, first ", g->count, g->hosts,
                g->hosts == 1 ? "" : "s");
-    when(out, g->first_us);
+    report_when(out, g->first_us);
     buf_append_str(out, ", last ");
-    when(out, g->last_us);
+    report_when(out, g->last_us);
     buf_printf(out, "; trawl group %s\n", g->id);
     if (!in->sample_count)
         return;
     const trawl_v1_Exception *first = &in->samples[in->sample_count - 1];
     buf_append_str(out, "  ");
-    safe(out, first->message[0] ? first->message : first->type);
+    report_safe(out, first->message[0] ? first->message : first->type);
     buf_append_str(out, ", on ");
-    safe(out, first->host);
+    report_safe(out, first->host);
     buf_append_str(out, "\n");
     group_report_frames(first->frames, first->frames_count, out);
 }

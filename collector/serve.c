@@ -361,11 +361,6 @@ static void on_closed(void *owner, const struct failure *why)
 
 static const struct conn_events peer_events = {on_opened, on_feed, on_pull, on_closed};
 
-void peer_abort(struct peer *peer, const char *why)
-{
-    conn_abort(peer->conn, ERR_CLOSED, why);
-}
-
 /* ---- listeners ---- */
 
 static int on_accepted(void *context, struct conn *conn, const struct conn_events **events,
@@ -504,9 +499,4 @@ void listener_close(struct listener *l)
 {
     if (l)
         uv_close((uv_handle_t *)&l->grace, on_grace_closed);
-}
-
-uint32_t listener_connections(const struct listener *l)
-{
-    return l->peer_count;
 }

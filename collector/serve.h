@@ -67,8 +67,5 @@ int listener_open(struct listener **out, struct collector *c, struct failure *f)
 void listener_stop(struct listener *listener, uint32_t grace_ms, void (*done)(void *context),
                    void *context);
 void listener_close(struct listener *listener);
-/* Ends a peer's connection (revoked, replaced). */
-void peer_abort(struct peer *peer, const char *why);
-uint32_t listener_connections(const struct listener *listener);
 
 #endif

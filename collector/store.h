@@ -86,6 +86,10 @@ typedef int (*store_row_fn)(void *context, struct span key, struct span value);
  */
 int kv_scan(struct store *store, const char *partition, struct span from, struct span prefix,
             size_t limit, store_row_fn row, void *context);
+/* The same until nothing is left, however long it takes; returns the row's non-zero result, 0 or a
+ * negative enum err. */
+int kv_scan_all(struct store *store, const char *partition, struct span from, struct span prefix,
+                store_row_fn row, void *context);
 
 /* Names of partitions that begin with `prefix`, ascending. */
 typedef int (*store_part_fn)(void *context, const char *partition);

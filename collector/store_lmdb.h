@@ -105,8 +105,6 @@ int lmdb_env_init(struct lmdb_env *e, const char *what, const char *directory, u
 int lmdb_env_open(struct lmdb_env *e, bool thorough, struct failure *f);
 void lmdb_env_close(struct lmdb_env *e);
 void lmdb_env_done(struct lmdb_env *e);
-/* 0 when good, else the failure's code; `f` may be NULL. */
-int lmdb_env_failure(struct lmdb_env *e, struct failure *f);
 /* The loop's thread, while no read is under way: opens anew what no longer is LMDB_GOOD. */
 void lmdb_env_reopen(struct lmdb_env *e);
 void lmdb_env_break(struct lmdb_env *e, const struct failure *why);

@@ -98,7 +98,7 @@ void lmdb_env_break(struct lmdb_env *e, const struct failure *why)
     pthread_mutex_unlock(&e->lock);
 }
 
-int lmdb_env_failure(struct lmdb_env *e, struct failure *f)
+static int lmdb_env_failure(struct lmdb_env *e, struct failure *f)
 {
     int state = atomic_load(&e->state);
     if (state == LMDB_GOOD)

@@ -17,7 +17,6 @@
 #include "common/zip.h"
 
 #define FIRST_CAPACITY 64
-#define SCAN_ROWS 1000
 #define LEFT_MAX 1000 /* partitions taken away at a start; the rest at the next */
 
 static void on_dropped(void *context, const struct failure *why)
@@ -84,14 +83,8 @@ int symbols_known_put(struct symbols *s, const struct symbols_known *known)
         *there = *known;
         return 0;
     }
-    if (s->known_count == s->known_capacity) {
-        size_t capacity = s->known_capacity ? s->known_capacity * 2 : FIRST_CAPACITY;
-        struct symbols_known *grown = realloc(s->known, capacity * sizeof *grown);
-        if (!grown)
-            return ERR_NOMEM;
-        s->known = grown;
-        s->known_capacity = capacity;
-    }
+    if (BUF_GROW(s->known, s->known_count, &s->known_capacity, FIRST_CAPACITY))
+        return ERR_NOMEM;
     size_t at = place_of(s, id_of(known));
     memmove(&s->known[at + 1], &s->known[at], (s->known_count - at) * sizeof *s->known);
     s->known[at] = *known;
@@ -132,25 +125,11 @@ void symbols_known_shrink(struct symbols *s, uint64_t more_bytes, struct span ke
 
 /* ---- at the start ---- */
 
-struct loading {
-    struct symbols *s;
-    struct key next; /* behind the last row */
-    size_t rows;
-    int error;
-};
-
 static int on_file_row(void *context, struct span key, struct span value)
 {
-    struct loading *l = context;
     trawl_v1_SymbolFile file;
     struct symbols_known known = {.generation = 0};
-    l->rows++;
-    l->next.size_bytes = 0;
-    if (key.size_bytes + 1 <= sizeof l->next.bytes) {
-        memcpy(l->next.bytes, key.data, key.size_bytes);
-        l->next.bytes[key.size_bytes] = 0;
-        l->next.size_bytes = key.size_bytes + 1;
-    }
+    (void)key;
     if (span_take_u64(&value, &known.generation) || codec_get_symbol_file(&file, value, NULL) ||
         file.build_id.size == 0)
         return 0;
@@ -160,21 +139,13 @@ static int on_file_row(void *context, struct span key, struct span value)
     known.lines = file.lines;
     known.size_bytes = file.size_bytes;
     known.added_us = file.added_us;
-    l->error = symbols_known_put(l->s, &known);
-    return l->error;
+    return symbols_known_put(context, &known);
 }
 
 static int load(struct symbols *s)
 {
-    struct loading l = {.s = s, .next = keys_text("b")};
-    do {
-        l.rows = 0;
-        int e = kv_scan(s->collector->store, KEYS_SYMBOLS_FILES, key_span(&l.next), span_str("b"),
-                        SCAN_ROWS, on_file_row, &l);
-        if (e < 0)
-            return e;
-    } while (l.rows && l.next.size_bytes && !l.error);
-    return l.error;
+    return kv_scan_all(s->collector->store, KEYS_SYMBOLS_FILES, span_str("b"), span_str("b"),
+                       on_file_row, s);
 }
 
 struct leftovers {
@@ -344,19 +315,4 @@ int symbols_find(struct symbols *s, struct span build_id, uint64_t offset, bool 
     text_copy(out->file, sizeof out->file, place.file);
     out->line = place.line;
     return 0;
-}
-
-void symbols_frame(struct symbols *s, trawl_v1_Frame *frame)
-{
-    struct symbol found;
-    if (!frame->build_id.size ||
-        symbols_find(s, span_of(frame->build_id.bytes, frame->build_id.size), frame->offset,
-                     frame->exact, &found))
-        return;
-    if (found.function[0] && (found.line || !frame->line))
-        text_copy(frame->function, sizeof frame->function, found.function);
-    if (found.line) {
-        text_copy(frame->file, sizeof frame->file, found.file);
-        frame->line = found.line;
-    }
 }

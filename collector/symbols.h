@@ -31,12 +31,6 @@ struct symbol {
 int symbols_find(struct symbols *symbols, struct span build_id, uint64_t offset, bool exact,
                  struct symbol *out);
 
-/*
- * Names a frame of machine code as well as is known here: function, file and line of the table,
- * unless the host knew a line and the table does not. Frames without build-id stay as they are.
- */
-void symbols_frame(struct symbols *symbols, trawl_v1_Frame *frame);
-
 /* A table came or became better: groups may have to be told apart or put together. One listener. */
 typedef void (*symbols_added_fn)(void *context, struct span build_id);
 void symbols_on_added(struct symbols *symbols, symbols_added_fn added, void *context);

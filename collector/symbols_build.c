@@ -170,31 +170,15 @@ int symbols_build_file(struct symbols_build *b, const char *file, uint32_t *out)
 
 /* ---- what is gathered ---- */
 
-static int grow(void **list, size_t count, size_t *capacity, size_t entry_bytes)
-{
-    if (count < *capacity)
-        return 0;
-    if (count >= SYMBOLS_ENTRIES_MAX)
-        return ERR_LIMIT;
-    size_t more = *capacity ? *capacity * 2 : FIRST_CAPACITY;
-    void *grown = realloc(*list, more * entry_bytes);
-    if (!grown)
-        return ERR_NOMEM;
-    *list = grown;
-    *capacity = more;
-    return 0;
-}
-
 int symbols_build_range(struct symbols_build *b, uint64_t start, uint64_t end, unsigned depth,
                         unsigned rank, uint32_t name)
 {
     if (start >= end || end >= SYMBOLS_ADDRESS_MAX || !name)
         return 0;
-    void *list = b->ranges;
-    int r = grow(&list, b->range_count, &b->range_capacity, sizeof *b->ranges);
-    b->ranges = list;
-    if (r)
-        return r;
+    if (b->range_count >= SYMBOLS_ENTRIES_MAX)
+        return ERR_LIMIT;
+    if (BUF_GROW(b->ranges, b->range_count, &b->range_capacity, FIRST_CAPACITY))
+        return ERR_NOMEM;
     if (depth >= SYMBOLS_DEPTH_MAX)
         depth = SYMBOLS_DEPTH_MAX - 1;
     b->ranges[b->range_count++] = (struct range){start, end, name, (uint8_t)depth, (uint8_t)rank};
@@ -205,11 +189,10 @@ int symbols_build_line(struct symbols_build *b, uint64_t address, uint32_t file,
 {
     if (address >= SYMBOLS_ADDRESS_MAX)
         return 0;
-    void *list = b->lines;
-    int r = grow(&list, b->line_count, &b->line_capacity, sizeof *b->lines);
-    b->lines = list;
-    if (r)
-        return r;
+    if (b->line_count >= SYMBOLS_ENTRIES_MAX)
+        return ERR_LIMIT;
+    if (BUF_GROW(b->lines, b->line_count, &b->line_capacity, FIRST_CAPACITY))
+        return ERR_NOMEM;
     /* Where one sequence ends another one may begin: the end comes first. */
     uint32_t order = file ? (uint32_t)b->line_count + 1 : 0;
     b->lines[b->line_count++] = (struct line){address, order, file, file ? line : 0};

@@ -38,14 +38,8 @@ static int push(struct list *list, const struct found *found)
 {
     if (list->count == SYMBOLS_ENTRIES_MAX)
         return ERR_LIMIT;
-    if (list->count == list->capacity) {
-        size_t capacity = list->capacity ? list->capacity * 2 : FIRST_CAPACITY;
-        struct found *at = realloc(list->at, capacity * sizeof *at);
-        if (!at)
-            return ERR_NOMEM;
-        list->at = at;
-        list->capacity = capacity;
-    }
+    if (BUF_GROW(list->at, list->count, &list->capacity, FIRST_CAPACITY))
+        return ERR_NOMEM;
     list->at[list->count++] = *found;
     return 0;
 }
@@ -53,14 +47,8 @@ static int push(struct list *list, const struct found *found)
 /* For static C++ functions, which debug information names without their class or namespace. */
 static int keep_mangled(struct symbols_reader *r, uint64_t start, uint32_t name)
 {
-    if (r->mangled_count == r->mangled_capacity) {
-        size_t capacity = r->mangled_capacity ? r->mangled_capacity * 2 : FIRST_CAPACITY;
-        struct symbols_mangled *grown = realloc(r->mangled, capacity * sizeof *grown);
-        if (!grown)
-            return ERR_NOMEM;
-        r->mangled = grown;
-        r->mangled_capacity = capacity;
-    }
+    if (BUF_GROW(r->mangled, r->mangled_count, &r->mangled_capacity, FIRST_CAPACITY))
+        return ERR_NOMEM;
     r->mangled[r->mangled_count++] = (struct symbols_mangled){start, name};
     return 0;
 }

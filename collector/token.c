@@ -9,7 +9,6 @@
 #include <string.h>
 
 #include "collector/collector.h"
-#include "common/id.h"
 #include "common/port.h"
 #include "common/text.h"
 
@@ -42,7 +41,7 @@ int authority_token_new(struct collector *c, const trawl_v1_EnrollRequest *reque
     if (!c->settings->join_port)
         return fail(f, ERR_UNSUPPORTED, "joining is closed on this collector (join-port = 0)");
     port_random(bytes, sizeof(bytes));
-    id_base32(bytes, SECRET_CHARS, secret);
+    text_put_base32(bytes, SECRET_CHARS, secret);
     secret_key(secret, key);
     authority_ca_fingerprint(c->authority, fingerprint);
     text_put_hex(fingerprint, sizeof(fingerprint), hex);

@@ -195,6 +195,25 @@ uint8_t *buf_take(struct buf *b, size_t *size_bytes)
     return data;
 }
 
+int buf_grow(void *list, size_t count, size_t *capacity, size_t first, size_t entry_bytes)
+{
+    void *old, *moved;
+    bool is_full = capacity ? count >= *capacity : (count & (count - 1)) == 0;
+    size_t wanted = !capacity ? (count ? 2 * count : 1) : *capacity ? 2 * count : first;
+    if (!is_full)
+        return 0;
+    if (wanted > SIZE_MAX / entry_bytes)
+        return ERR_NOMEM;
+    memcpy(&old, list, sizeof old);
+    moved = realloc(old, wanted * entry_bytes);
+    if (!moved)
+        return ERR_NOMEM;
+    memcpy(list, &moved, sizeof moved);
+    if (capacity)
+        *capacity = wanted;
+    return 0;
+}
+
 static void advance(struct span *s, size_t bytes)
 {
     if (bytes > 0)

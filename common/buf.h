@@ -61,6 +61,16 @@ struct span buf_span(const struct buf *b);
 uint8_t *buf_take(struct buf *b, size_t *size_bytes);
 
 /*
+ * Room for one more entry behind the `count` of a growing list, which is moved to twice its size
+ * when it is full, `first` (> 0) entries at first. A list that only grows, and by this alone, needs
+ * no `capacity` (NULL): it is full at 0 and at powers of two. ERR_NOMEM with nothing changed.
+ * Limits are the caller's.
+ */
+#define BUF_GROW(list, count, capacity, first) \
+    buf_grow(&(list), (count), (capacity), (first), sizeof *(list))
+int buf_grow(void *list, size_t count, size_t *capacity, size_t first, size_t entry_bytes);
+
+/*
  * Reading a span from the front. Each moves `*s` past what it read and returns 0, or ERR_CORRUPT
  * (too short, or a varint over 10 bytes) with `*s` and the out parameter untouched.
  */

@@ -38,7 +38,7 @@ static void pump_soon(struct conn *c);
 
 /* ---- the end ---- */
 
-void conn_set_why(struct conn *conn, int code, const char *why)
+static void conn_set_why(struct conn *conn, int code, const char *why)
 {
     /* The first reason is the true one; what follows is its consequence. */
     if (conn->why.code == 0 && conn->state < CONN_CLOSING)

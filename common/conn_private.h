@@ -67,8 +67,6 @@ int conn_new(struct conn **out, uv_loop_t *loop, struct tls_config *config, cons
              const struct conn_limits *limits, struct failure *f);
 /* TCP is there: starts the handshake. A client speaks first. */
 void conn_secure(struct conn *conn, bool speak_first);
-/* Keeps the first reason. */
-void conn_set_why(struct conn *conn, int code, const char *why);
 /* Closes all handles; the rest follows by itself. Idempotent. */
 void conn_begin_close(struct conn *conn);
 /* Frees the connection if nothing is in flight any more; else does nothing. */

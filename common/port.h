@@ -47,6 +47,8 @@ bool port_exists(const char *path);
 int port_check_private(const char *path, struct failure *f);
 /* Takes an exclusive lock that lasts until the process ends. ERR_BUSY: another process holds it. */
 int port_lock_file(const char *path, struct failure *f);
+/* Closes a file descriptor of ours; nothing for a negative one. */
+void port_close(int fd);
 /* The machine's host name, lower case, without domain. */
 int port_host_name(char *out, size_t size_bytes);
 

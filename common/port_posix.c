@@ -371,6 +371,12 @@ int port_lock_file(const char *path, struct failure *f)
 
 /* ---- the machine ---- */
 
+void port_close(int fd)
+{
+    if (fd >= 0)
+        (void)close(fd);
+}
+
 int port_host_name(char *out, size_t size_bytes)
 {
     char name[256];

@@ -10,6 +10,7 @@
 #include "common/port.h"
 
 #include <assert.h>
+#include <io.h>
 #include <stdlib.h>
 #include <string.h>
 #include <wchar.h>
@@ -465,6 +466,12 @@ int port_lock_file(const char *path, struct failure *f)
 }
 
 /* ---- the machine ---- */
+
+void port_close(int fd)
+{
+    if (fd >= 0)
+        (void)_close(fd);
+}
 
 int port_host_name(char *out, size_t size_bytes)
 {

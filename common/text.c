@@ -145,16 +145,6 @@ int text_i64(const char *text, int64_t *out)
     return 0;
 }
 
-int text_hex_u64(const char *text, uint64_t *out)
-{
-    struct span s = span_str(text);
-    uint64_t value;
-    if (text_take_hex(&s, &value) < 0 || s.size_bytes > 0)
-        return ERR_INVALID;
-    *out = value;
-    return 0;
-}
-
 int text_parse_hex(const char *text, uint8_t *out, size_t count)
 {
     if (strlen(text) != 2 * count)

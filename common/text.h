@@ -20,8 +20,7 @@ int text_format(char *out, size_t size_bytes, const char *format, ...) TRAWL_PRI
 
 int text_u64(const char *text, uint64_t *out); /* decimal digits only */
 int text_u64_in(const char *text, uint64_t min, uint64_t max, uint64_t *out);
-int text_i64(const char *text, int64_t *out);      /* optional leading '-' */
-int text_hex_u64(const char *text, uint64_t *out); /* without 0x */
+int text_i64(const char *text, int64_t *out); /* optional leading '-' */
 /* Reads a decimal (text_take_u64) or hexadecimal number at the front of `*s`, moving past it. */
 int text_take_u64(struct span *s, uint64_t *out);
 int text_take_hex(struct span *s, uint64_t *out);
@@ -45,6 +44,9 @@ void text_put_size(uint64_t bytes, char *out, size_t size_bytes); /* "1.5 MiB" *
 void text_put_time(int64_t us, char *out, size_t size_bytes);     /* RFC 3339, UTC, milliseconds */
 void text_put_hex(const uint8_t *bytes, size_t count, char *out); /* 2 * count + 1 bytes */
 int text_parse_hex(const char *text, uint8_t *out, size_t count); /* exactly 2 * count digits */
+/* `count` characters of 5 bits each, and the final 0: Crockford base 32, whose alphabet has no I,
+ * L, O and U. For short names that people read aloud. */
+void text_put_base32(const uint8_t *bytes, size_t count, char *out);
 
 /* Shell-style: `*` any run, `?` one character; no classes, no escapes. */
 bool text_glob(const char *pattern, const char *text);

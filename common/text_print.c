@@ -125,6 +125,18 @@ void text_put_hex(const uint8_t *bytes, size_t count, char *out)
     out[2 * count] = '\0';
 }
 
+void text_put_base32(const uint8_t *bytes, size_t count, char *out)
+{
+    static const char alphabet[] = "0123456789ABCDEFGHJKMNPQRSTVWXYZ";
+    for (size_t i = 0; i < count; i++) {
+        unsigned value = 0;
+        for (size_t bit = i * 5; bit < i * 5 + 5; bit++)
+            value = value << 1 | (((unsigned)bytes[bit / 8] >> (7 - (bit & 7))) & 1U);
+        out[i] = alphabet[value];
+    }
+    out[count] = '\0';
+}
+
 /* ---- terminal-safe text and JSON ---- */
 
 /*

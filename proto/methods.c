@@ -59,14 +59,6 @@ size_t method_count(void)
     return METHOD_COUNT;
 }
 
-int method_each(int (*each)(void *context, const struct method *method), void *context)
-{
-    int r = 0;
-    for (size_t i = 0; i < METHOD_COUNT && r == 0; i++)
-        r = each(context, &METHODS[i]);
-    return r;
-}
-
 unsigned method_role(const char *role_name)
 {
     for (size_t i = 0; i < sizeof ROLES / sizeof ROLES[0]; i++)

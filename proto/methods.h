@@ -48,9 +48,6 @@ const struct method *method_find(const char *path);
 /* Never NULL; asserts that `id` is one of the table. */
 const struct method *method_by_id(enum method_id id);
 size_t method_count(void);
-/* Calls `each` for every method in the order of the table; stops at and returns a non-zero result.
- */
-int method_each(int (*each)(void *context, const struct method *method), void *context);
 
 /* The bit of a certificate's role ("agent", "collector", "sre", "developer", "admin"; "" for a peer
  * that is joining). 0, which is allowed nothing, for any other name. */

@@ -221,7 +221,6 @@ common/buf.c|uv|#include <uv.h>
 common/err.h|uv|#include <uv.h>
 common/text.c|uv|#include <uv.h>
 common/list.h|uv|#include <uv.h>
-common/id.c|uv|#include <uv.h>
 common/conf.c|uv|#include <uv.h>
 common/zip.c|uv|#include <uv.h>
 common/log.c|uv|#include <uv.h>

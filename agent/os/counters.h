@@ -13,9 +13,6 @@
 
 #include "common/err.h"
 
-#define OS_COUNTER_GAP INT64_MIN
-#define OS_COUNTER_NAME_SIZE 64
-
 enum os_counter_kind { OS_GAUGE = 1, OS_COUNT = 2 }; /* as trawl.v1.Kind */
 
 /* A series as it first appears. Strings are copied by the receiver. value = integer / scale. */

@@ -43,7 +43,8 @@ static void answer(void)
         uint64_t address;
         struct symbols_place place = {.line = 0};
         line[strcspn(line, "\n")] = '\0';
-        if (text_hex_u64(line, &address) ||
+        struct span digits = span_str(line);
+        if (text_take_hex(&digits, &address) ||
             symbols_table_find(&root, address, page_of, NULL, &place))
             printf("?\t?:0\n");
         else

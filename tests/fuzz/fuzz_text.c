@@ -78,7 +78,6 @@ static void check_numbers(const char *text)
     }
     int r = text_i64(text, &i);
     assert(r < 0 ? i == UNTOUCHED : (i <= 0 || is_u64));
-    (void)text_hex_u64(text, &u);
     (void)text_size_bytes(text, &u);
     i = UNTOUCHED;
     r = text_duration_us(text, &i);

@@ -28,7 +28,7 @@ static const struct counter_row own_rows[] = {
 };
 static const struct group_type own_type = {own_rows, 1, 0, 1};
 
-const struct counter_file_type *counters_file_type(size_t number)
+static const struct counter_file_type *counters_file_type(size_t number)
 {
     for (size_t i = 0; i < sizeof topics / sizeof topics[0]; i++) {
         if (number < topics[i]->count)

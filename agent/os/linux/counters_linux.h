@@ -145,9 +145,6 @@ struct counter_topic {
 extern const struct counter_topic counters_cpu, counters_memory, counters_pressure, counters_disk,
     counters_net;
 
-/* Gives every file's parser, by its number, to the fuzzer; NULL behind the last. */
-const struct counter_file_type *counters_file_type(size_t number);
-
 /* ---- counters_filesystem.c: sizes of mounted local file systems, every 10 s ---- */
 
 int filesystems_open(struct filesystems **out, const char *root, struct failure *f);

@@ -348,7 +348,7 @@ static bool sample_one(struct os_counters *c, struct processes *p, struct follow
     return true;
 }
 
-void followed_sample(struct os_counters *c, struct processes *p)
+static void followed_sample(struct os_counters *c, struct processes *p)
 {
     size_t i = 0;
     while (i < p->followed_count) {

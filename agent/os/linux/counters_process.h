@@ -111,8 +111,6 @@ struct followed *followed_find(struct processes *p, uint32_t pid);
 /* Begins to follow; `named` for good. False: no room, no memory, or it ended meanwhile. */
 bool followed_add(struct os_counters *c, struct processes *p, const struct known *known);
 void followed_remove(struct os_counters *c, struct processes *p, struct followed *process);
-/* Gives this sample's values of all; those that ended are removed and `list_again` set. */
-void followed_sample(struct os_counters *c, struct processes *p);
 
 /* ---- counters_thread.c ---- */
 

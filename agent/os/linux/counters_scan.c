@@ -68,14 +68,8 @@ static bool is_list_due(const struct os_counters *c, const struct processes *p)
 
 static int add_pid(struct processes *p, uint32_t pid)
 {
-    if (p->pid_count == p->pid_capacity) {
-        size_t capacity = p->pid_capacity ? 2 * p->pid_capacity : PIDS_FIRST;
-        uint32_t *pids = realloc(p->pids, capacity * sizeof *pids);
-        if (!pids)
-            return ERR_NOMEM;
-        p->pids = pids;
-        p->pid_capacity = capacity;
-    }
+    if (BUF_GROW(p->pids, p->pid_count, &p->pid_capacity, PIDS_FIRST))
+        return ERR_NOMEM;
     /* The kernel lists by rising pid; a recorded tree does not. */
     size_t at = p->pid_count++;
     for (; at > 0 && p->pids[at - 1] > pid; at--)

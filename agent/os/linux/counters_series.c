@@ -147,14 +147,8 @@ static struct instance *add(struct series_group *group, struct span name)
 {
     if (group->count >= group->type->limit)
         return NULL;
-    if (group->count == group->capacity) {
-        size_t capacity = group->capacity ? 2 * group->capacity : 8;
-        struct instance **list = realloc(group->list, capacity * sizeof *list);
-        if (!list)
-            return NULL;
-        group->list = list;
-        group->capacity = capacity;
-    }
+    if (BUF_GROW(group->list, group->count, &group->capacity, 8))
+        return NULL;
     struct instance *instance = instance_open(group->type, name, 0);
     if (instance)
         group->list[group->count++] = instance;

@@ -58,14 +58,8 @@ static int add_range(struct ranges *ranges, uint64_t start, uint64_t end)
         last->end = end > last->end ? end : last->end;
         return 0;
     }
-    if (ranges->count == ranges->capacity) {
-        size_t capacity = ranges->capacity ? ranges->capacity * 2 : 64;
-        struct range *list = realloc(ranges->list, capacity * sizeof *list);
-        if (!list)
-            return ERR_NOMEM;
-        ranges->list = list;
-        ranges->capacity = capacity;
-    }
+    if (BUF_GROW(ranges->list, ranges->count, &ranges->capacity, 64))
+        return ERR_NOMEM;
     ranges->list[ranges->count++] = (struct range){start, end};
     ranges->pages += (end - start) / SEGMENTS_PAGE;
     return 0;
@@ -207,14 +201,8 @@ static int by_address(const void *a, const void *b)
 
 static int add_map(struct maps *to, const struct maps *from, const struct map *map)
 {
-    if (to->count == to->capacity) {
-        size_t capacity = to->capacity * 2 + 64;
-        struct map *list = realloc(to->list, capacity * sizeof *list);
-        if (!list)
-            return ERR_NOMEM;
-        to->list = list;
-        to->capacity = capacity;
-    }
+    if (BUF_GROW(to->list, to->count, &to->capacity, 64))
+        return ERR_NOMEM;
     const char *path = maps_path(from, map);
     struct map copy = *map;
     copy.path = (uint32_t)to->paths.size_bytes;

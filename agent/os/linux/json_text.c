@@ -151,8 +151,3 @@ void json_text_undo(struct json_text *j, const struct json_text_mark *mark)
     *j = mark->state;
     j->out->size_bytes = mark->size_bytes;
 }
-
-size_t json_text_tail(const struct json_text *j)
-{
-    return j->depth;
-}

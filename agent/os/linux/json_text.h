@@ -55,7 +55,4 @@ struct json_text_mark {
 struct json_text_mark json_text_mark(const struct json_text *j);
 void json_text_undo(struct json_text *j, const struct json_text_mark *mark);
 
-/* Bytes that are still to come to end all open levels: what must be kept free for them. */
-size_t json_text_tail(const struct json_text *j);
-
 #endif

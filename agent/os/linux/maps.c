@@ -80,21 +80,6 @@ static int parse_line(struct span *line, struct map *out)
     return 0;
 }
 
-static int make_room(struct maps *maps)
-{
-    if (maps->count < maps->capacity)
-        return 0;
-    if (maps->count >= MAPS_MAX)
-        return ERR_LIMIT;
-    size_t capacity = maps->capacity ? maps->capacity * 2 : 256;
-    struct map *list = realloc(maps->list, capacity * sizeof *list);
-    if (!list)
-        return ERR_NOMEM;
-    maps->list = list;
-    maps->capacity = capacity;
-    return 0;
-}
-
 /* Neighbours of the same file share one copy of its path. */
 static int add_path(struct maps *maps, struct map *map, struct span path)
 {
@@ -125,9 +110,11 @@ static int add_line(struct maps *maps, struct span line)
         return ERR_CORRUPT;
     if (maps->count > 0 && map.start < maps->list[maps->count - 1].end)
         return ERR_CORRUPT;
-    int rc = make_room(maps);
-    if (rc == 0)
-        rc = add_path(maps, &map, line);
+    if (maps->count >= MAPS_MAX)
+        return ERR_LIMIT;
+    if (BUF_GROW(maps->list, maps->count, &maps->capacity, 256))
+        return ERR_NOMEM;
+    int rc = add_path(maps, &map, line);
     if (rc == 0)
         maps->list[maps->count++] = map;
     return rc;

@@ -91,8 +91,8 @@ static int compare_files(const void *a, const void *b)
     return (x->fd > y->fd) - (x->fd < y->fd);
 }
 
-int net_read_files(const char *root, uint32_t pid, struct net_file **out, size_t *count,
-                   struct os_result *result, struct failure *f)
+static int net_read_files(const char *root, uint32_t pid, struct net_file **out, size_t *count,
+                          struct os_result *result, struct failure *f)
 {
     char path[PROC_PATH_SIZE], target[64];
     int dir = -1;

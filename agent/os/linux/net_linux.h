@@ -55,8 +55,6 @@ struct net_file {
     uint64_t inode;
     uint32_t fd;
 };
-int net_read_files(const char *root, uint32_t pid, struct net_file **out, size_t *count,
-                   struct os_result *result, struct failure *f);
 
 /* With a root, for tests. */
 int net_capture(const char *root, const struct os_take *take, const struct os_output *out,

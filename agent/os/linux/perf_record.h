@@ -18,7 +18,6 @@
 #define PERF_STACK_BYTES (16u << 10) /* of the user stack, in each sample */
 #define PERF_KERNEL_FRAMES_MAX 127   /* the kernel's own default: perf_event_max_stack */
 #define PERF_RECORD_BYTES_MAX 65536  /* perf_event_header.size is 16 bits wide */
-#define PERF_PATH_SIZE 256
 
 /* What a sample holds; perf_record_parse() knows no other. */
 #define PERF_SAMPLE_WANTED                                                         \

@@ -207,14 +207,8 @@ static int compare_u32(const void *a, const void *b)
 
 static int append_number(uint32_t **numbers, size_t *count, size_t *capacity, uint32_t number)
 {
-    if (*count == *capacity) {
-        size_t more = *capacity ? 2 * *capacity : 64;
-        uint32_t *bigger = realloc(*numbers, more * sizeof **numbers);
-        if (!bigger)
-            return ERR_NOMEM;
-        *numbers = bigger;
-        *capacity = more;
-    }
+    if (BUF_GROW(*numbers, *count, capacity, 64))
+        return ERR_NOMEM;
     (*numbers)[(*count)++] = number;
     return 0;
 }

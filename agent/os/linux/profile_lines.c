@@ -54,7 +54,7 @@ struct maker {
     struct profile_lines *lines;
     struct profile_set *set;
     struct safe_names safe;
-    size_t list_capacity, name_capacity;
+    size_t name_capacity;
     uint32_t process;
 };
 
@@ -63,14 +63,8 @@ static int add_name(struct maker *m, uint32_t name)
     struct profile_lines *lines = m->lines;
     if (lines->name_count == PROFILE_LINE_NAMES_MAX)
         return ERR_LIMIT;
-    if (lines->name_count == m->name_capacity) {
-        size_t wanted = m->name_capacity ? m->name_capacity * 2 : 1024;
-        uint32_t *moved = realloc(lines->names, wanted * sizeof *moved);
-        if (!moved)
-            return ERR_NOMEM;
-        lines->names = moved;
-        m->name_capacity = wanted;
-    }
+    if (BUF_GROW(lines->names, lines->name_count, &m->name_capacity, 1024))
+        return ERR_NOMEM;
     lines->names[lines->name_count++] = name;
     return 0;
 }

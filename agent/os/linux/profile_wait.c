@@ -246,14 +246,8 @@ static int add_sleeper(struct profile_wait *wait, pid_t tid)
         wait->overflow++;
         return 0;
     }
-    if (wait->count == wait->capacity) {
-        size_t wanted = wait->capacity ? wait->capacity * 2 : 64;
-        struct profile_sleeper *moved = realloc(wait->list, wanted * sizeof *moved);
-        if (!moved)
-            return ERR_NOMEM;
-        wait->list = moved;
-        wait->capacity = wanted;
-    }
+    if (BUF_GROW(wait->list, wait->count, &wait->capacity, 64))
+        return ERR_NOMEM;
     struct profile_sleeper s = {.tid = tid};
     profile_comm(wait->pid, tid, comm);
     int e = profile_thread(wait->set, tid, comm, &s.thread);

@@ -105,14 +105,8 @@ static int push(struct segments *segments, struct segment s)
         segments->hole_bytes *= 2;
         join(segments);
     }
-    if (segments->count == segments->capacity) {
-        size_t capacity = segments->capacity ? segments->capacity * 2 : 256;
-        struct segment *list = realloc(segments->list, capacity * sizeof *list);
-        if (!list)
-            return ERR_NOMEM;
-        segments->list = list;
-        segments->capacity = capacity;
-    }
+    if (BUF_GROW(segments->list, segments->count, &segments->capacity, 256))
+        return ERR_NOMEM;
     segments->list[segments->count++] = s;
     return 0;
 }

@@ -33,14 +33,8 @@ static int add_area(struct areas *areas, uint64_t start, uint64_t end)
         return ERR_CORRUPT;
     if (areas->count >= MAPS_MAX)
         return ERR_LIMIT;
-    if (areas->count == areas->capacity) {
-        size_t capacity = areas->capacity ? areas->capacity * 2 : 256;
-        struct area *list = realloc(areas->list, capacity * sizeof *list);
-        if (!list)
-            return ERR_NOMEM;
-        areas->list = list;
-        areas->capacity = capacity;
-    }
+    if (BUF_GROW(areas->list, areas->count, &areas->capacity, 256))
+        return ERR_NOMEM;
     areas->list[areas->count++] = (struct area){.start = start, .end = end};
     return 0;
 }

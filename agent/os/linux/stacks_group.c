@@ -128,14 +128,8 @@ void stacks_set_done(struct stacks_set *set)
 
 const char *stacks_keep(struct stacks_set *set, const char *text)
 {
-    if (set->kept_count == set->kept_capacity) {
-        size_t capacity = set->kept_capacity * 2 + 64;
-        char **kept = realloc(set->kept, capacity * sizeof *kept);
-        if (!kept)
-            return NULL;
-        set->kept = kept;
-        set->kept_capacity = capacity;
-    }
+    if (BUF_GROW(set->kept, set->kept_count, &set->kept_capacity, 64))
+        return NULL;
     char *copy = strdup(text);
     if (copy)
         set->kept[set->kept_count++] = copy;

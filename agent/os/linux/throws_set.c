@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Counts by type and place. See throws_set.h. */
 #include "agent/os/linux/throws_set.h"
+#include "common/buf.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -23,14 +24,8 @@ static struct throws_group *add(struct throws_set *set, uint64_t type, uint64_t 
 {
     if (set->count == THROWS_GROUPS_MAX)
         return NULL;
-    if (set->count == set->capacity) {
-        size_t wanted = set->capacity ? set->capacity * 2 : 16;
-        struct throws_group *moved = realloc(set->list, wanted * sizeof *moved);
-        if (!moved)
-            return NULL;
-        set->list = moved;
-        set->capacity = wanted;
-    }
+    if (BUF_GROW(set->list, set->count, &set->capacity, 16))
+        return NULL;
     struct throws_group *group = &set->list[set->count++];
     memset(group, 0, sizeof *group);
     group->type = type;

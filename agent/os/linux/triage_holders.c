@@ -52,14 +52,8 @@ int holders_want(struct holders *h, enum held_kind kind, uint64_t inode)
         return 0;
     if (h->wanted_count == HOLDERS_MAX)
         return ERR_LIMIT;
-    if (h->wanted_count == h->wanted_capacity) {
-        size_t more = h->wanted_capacity ? 2 * h->wanted_capacity : 64;
-        struct held *bigger = realloc(h->wanted, more * sizeof *bigger);
-        if (!bigger)
-            return ERR_NOMEM;
-        h->wanted = bigger;
-        h->wanted_capacity = more;
-    }
+    if (BUF_GROW(h->wanted, h->wanted_count, &h->wanted_capacity, 64))
+        return ERR_NOMEM;
     h->wanted[h->wanted_count++] = (struct held){kind, inode};
     return 0;
 }
@@ -104,19 +98,10 @@ static void read_mode(int dir, const char *name, struct holder *holder)
 static struct holder *make_room(struct search *search)
 {
     struct holders *h = search->h;
-    if (h->found_count == HOLDERS_MAX) {
+    if (h->found_count == HOLDERS_MAX ||
+        BUF_GROW(h->found, h->found_count, &h->found_capacity, 64)) {
         search->left_out++;
         return NULL;
-    }
-    if (h->found_count == h->found_capacity) {
-        size_t more = h->found_capacity ? 2 * h->found_capacity : 64;
-        struct holder *bigger = realloc(h->found, more * sizeof *bigger);
-        if (!bigger) {
-            search->left_out++;
-            return NULL;
-        }
-        h->found = bigger;
-        h->found_capacity = more;
     }
     return &h->found[h->found_count++];
 }

@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "agent/evidence.h"
+#include "common/port.h"
 
 static char folder[SCRATCH_PATH_SIZE];
 
@@ -45,7 +46,7 @@ static uint32_t find(const struct os_process *process)
     CHECK_EQ_INT(read(file, text, sizeof text), 6);
     CHECK_EQ_STR(text, "a list");
     CHECK_EQ_STR(base.incident, "INC-261123-K7F2Q");
-    evidence_close_file(file);
+    port_close(file);
     return base.no;
 }
 

@@ -122,34 +122,6 @@ TEST(a_return_address_belongs_to_the_call_before_it)
     kit_close(&kit);
 }
 
-TEST(a_frame_keeps_what_the_host_knew_better)
-{
-    kit_init(&kit, NULL);
-    kit_create(&kit);
-    store_table();
-    store_file();
-    struct symbols *s = open_symbols();
-    trawl_v1_Frame frame = {.offset = 0x125, .exact = true, .build_id = {.size = sizeof id}};
-    memcpy(frame.build_id.bytes, id, sizeof id);
-    text_copy(frame.function, sizeof frame.function, "_Z5outerv");
-    symbols_frame(s, &frame);
-    CHECK_EQ_STR(frame.function, "inlined");
-    CHECK_EQ_STR(frame.file, "/src/a.c");
-    CHECK_EQ_INT(frame.line, 11);
-    frame.offset = 0x220; /* here the table has no line, and the host had one */
-    frame.line = 77;
-    text_copy(frame.function, sizeof frame.function, "host");
-    symbols_frame(s, &frame);
-    CHECK_EQ_STR(frame.function, "host");
-    CHECK_EQ_INT(frame.line, 77);
-    frame.build_id.size = 0;
-    frame.offset = 0x100;
-    symbols_frame(s, &frame);
-    CHECK_EQ_STR(frame.function, "host");
-    symbols_close(s);
-    kit_close(&kit);
-}
-
 TEST(a_damaged_row_is_no_name)
 {
     kit_init(&kit, NULL);

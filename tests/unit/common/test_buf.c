@@ -5,6 +5,7 @@
  */
 #include "tests/unit/common/failing_buf.h"
 
+#include <stdlib.h>
 #include <string.h>
 
 #include "tests/check.h"
@@ -286,4 +287,42 @@ TEST(a_number_that_does_not_fit_is_not_begun)
     CHECK_EQ_INT(buf_append_u32(&b, 1), ERR_LIMIT);
     CHECK_EQ_INT(b.size_bytes, 8);
     buf_done(&b);
+}
+
+TEST(lists_grow_by_doubling)
+{
+    uint32_t *list = NULL;
+    size_t capacity = 0;
+    for (uint32_t i = 0; i < 100; i++) {
+        REQUIRE(BUF_GROW(list, i, &capacity, 6) == 0);
+        CHECK_EQ_INT(capacity, i < 6    ? 6
+                               : i < 12 ? 12
+                               : i < 24 ? 24
+                               : i < 48 ? 48
+                               : i < 96 ? 96
+                                        : 192);
+        list[i] = i;
+    }
+    for (uint32_t i = 0; i < 100; i++)
+        CHECK_EQ_INT(list[i], i);
+    free(list);
+}
+
+TEST(a_list_that_only_grows_needs_no_capacity)
+{
+    uint64_t *list = NULL;
+    for (size_t i = 0; i < 1000; i++) { /* a place too few is found by the sanitizer */
+        REQUIRE(BUF_GROW(list, i, NULL, 1) == 0);
+        list[i] = i;
+    }
+    CHECK_EQ_INT(list[0] + list[999], 999);
+    free(list);
+}
+
+TEST(a_list_that_cannot_grow_stays)
+{
+    char *list = NULL;
+    size_t capacity = 0;
+    CHECK_EQ_INT(buf_grow(&list, 0, &capacity, SIZE_MAX / 2, 8), ERR_NOMEM);
+    CHECK(!list && capacity == 0);
 }

@@ -104,20 +104,6 @@ TEST(signed_numbers)
     CHECK_EQ_INT(out, UNTOUCHED);
 }
 
-TEST(hexadecimal_numbers)
-{
-    uint64_t out = 0;
-    CHECK_EQ_INT(text_hex_u64("ffffFFFFffffFFFF", &out), 0);
-    CHECK_EQ_INT(out, UINT64_MAX);
-    CHECK_EQ_INT(text_hex_u64("0000000000000000000a", &out), 0);
-    CHECK_EQ_INT(out, 10);
-    out = UNTOUCHED;
-    static const char *const wrong[] = {"", "0x1", "g", "1g", "10000000000000000", " 1"};
-    for (size_t i = 0; i < COUNT(wrong); i++)
-        CHECK_EQ_INT(text_hex_u64(wrong[i], &out), ERR_INVALID);
-    CHECK_EQ_INT(out, UNTOUCHED);
-}
-
 TEST(taking_numbers_from_the_front)
 {
     struct span s = span_str("7f00-42 x");

@@ -295,3 +295,18 @@ TEST(text_is_cleaned_in_place)
     text_clean(empty);
     CHECK_EQ_STR(empty, "");
 }
+
+TEST(short_names_use_five_bits_a_character)
+{
+    static const uint8_t bytes[] = {0x00, 0x44, 0x32, 0x14, 0xC7};
+    static const uint8_t ones[] = {0xff, 0xff, 0xff, 0xff};
+    char out[10];
+    memset(out, '#', sizeof out);
+    text_put_base32(bytes, 8, out);
+    CHECK_EQ_STR(out, "01234567");
+    CHECK_EQ_INT(out[9], '#');
+    text_put_base32(bytes, 0, out);
+    CHECK_EQ_STR(out, "");
+    text_put_base32(ones, 5, out);
+    CHECK_EQ_STR(out, "ZZZZZ");
+}

