@@ -75,6 +75,12 @@ struct cmd_want_options {
     uint64_t count;
 };
 
+struct cmd_brake_options { /* freeze, thaw */
+    struct cli_common common;
+    char note[256];
+    bool status; /* of freeze */
+};
+
 struct cmd_symbols_options {
     struct cli_common common;
     bool force;
@@ -93,6 +99,8 @@ int cmd_incidents(struct cli *cli, struct failure *f);
 int cmd_show(struct cli *cli, struct failure *f);
 int cmd_watch(struct cli *cli, struct failure *f);
 int cmd_cancel(struct cli *cli, struct failure *f);
+int cmd_freeze(struct cli *cli, struct failure *f);
+int cmd_thaw(struct cli *cli, struct failure *f);
 int cmd_fetch(struct cli *cli, struct failure *f);
 int cmd_exceptions(struct cli *cli, struct failure *f);
 int cmd_groups(struct cli *cli, struct failure *f);

@@ -147,6 +147,17 @@ static const struct conf_row WANT_ROWS[] = {
 };
 static const struct conf_short WANT_SHORTS[] = {{'n', "count"}};
 
+#define BRAKE(member) CLI_OPTIONS(cmd_brake_options, member)
+static const struct conf_row FREEZE_ROWS[] = {
+    {"note", CONF_STRING, BRAKE(note), 0, 0, NULL, "TEXT", "why, for those who meet it", true},
+    {"status", CONF_BOOL, BRAKE(status), 0, 0, NULL, NULL,
+     "change nothing: only say how it is, and how many hosts obey", true},
+};
+static const struct conf_row THAW_ROWS[] = {
+    {"note", CONF_STRING, BRAKE(note), 0, 0, NULL, "TEXT", "why, for those who meet it", true},
+};
+static const struct conf_short BRAKE_SHORTS[] = {{'m', "note"}};
+
 #define SYMBOLS(member) CLI_OPTIONS(cmd_symbols_options, member)
 static const struct conf_row SYMBOLS_ROWS[] = {
     {"force", CONF_BOOL, SYMBOLS(force), 0, 0, NULL, NULL,
@@ -241,6 +252,13 @@ const struct command COMMANDS[] = {
      TAKES_COLLECTOR, ROWS_SHORTS(FETCH_ROWS, FETCH_SHORTS, cmd_fetch_options)},
     {"cancel", cmd_cancel, "INCIDENT", 1, 1, "stop a capture; what was gathered stays",
      "  trawl cancel K7F2Q\n", TAKES_OUTPUT | TAKES_COLLECTOR, NO_ROWS},
+    {"freeze", cmd_freeze, "", 0, 0,
+     "fleet brake: no agent captures anything until thawed; what runs ends",
+     "  trawl freeze -m 'checkout is being moved'\n"
+     "  trawl freeze --status\n",
+     TAKES_OUTPUT | TAKES_COLLECTOR, ROWS_SHORTS(FREEZE_ROWS, BRAKE_SHORTS, cmd_brake_options)},
+    {"thaw", cmd_thaw, "", 0, 0, "release the fleet brake", "  trawl thaw\n",
+     TAKES_OUTPUT | TAKES_COLLECTOR, ROWS_SHORTS(THAW_ROWS, BRAKE_SHORTS, cmd_brake_options)},
     {"label", cmd_label, "HOST KEY=VALUE... [KEY-...]", 2, CLI_WORDS_ANY,
      "put labels on a host, or take them off (KEY-)",
      "  trawl label web-07 role=web dc=east\n"

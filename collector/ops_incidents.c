@@ -7,6 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "collector/brake.h"
 #include "collector/fetch.h"
 #include "collector/incident.h"
 #include "collector/incident_store.h"
@@ -226,6 +227,8 @@ static int capture_message(struct call *call, struct span request, struct failur
         return fail(f, ERR_NOMEM, "out of memory");
     capturing->call = call;
     e = ops_each_host(call, r.selector, collect_host, capturing, f);
+    if (!e && !r.dry_run && brake_is_on(call->collector->brake))
+        e = brake_refuse(call->collector->brake, f);
     if (!e && !capturing->count)
         e = fail(f, ERR_NOTFOUND, "every host that matches '%s' was revoked", r.selector);
     if (!e && !r.dry_run)
