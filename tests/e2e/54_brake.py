@@ -64,7 +64,7 @@ def freeze_reaches_all_and_refuses_captures():
 @case
 def a_developer_sees_it_and_cannot_set_it():
     done = developer.trawl("freeze")
-    check(done.returncode == 1 and "role 'developer' may not call" in done.stderr, done.stderr)
+    check(done.returncode != 0 and "role 'developer' may not call" in done.stderr, done.stderr)
     check(not brake().on, "nothing was frozen")
     check_equal(developer.trawl("freeze", "--status").returncode, 0)
 
