@@ -66,6 +66,10 @@ static const struct conf_row CAPTURE_ROWS[] = {
     {"pid", CONF_U64, CAPTURE(pid), 1, 1u << 31, NULL, "N", "the process with this number", true},
     {"unit", CONF_STRING, CAPTURE(unit), 0, 0, NULL, "UNIT", "processes of this service", true},
     {"port", CONF_U64, CAPTURE(port), 1, 65535, NULL, "N", "who listens on this TCP port", true},
+    {"container", CONF_STRING, CAPTURE(container), 0, 0, NULL, "ID",
+     "processes in this container: its ID or how that begins, or its name (LXC, machined)", true},
+    {"command", CONF_STRING, CAPTURE(command), 0, 0, NULL, "GLOB",
+     "processes with this command line, '*checkout.jar*'", true},
     {"what", CONF_LIST, CAPTURE(what), 0, 0, "triage,stacks,counters,events,logs", "KIND,...",
      "triage, stacks, stacks0, profile, mini, core, counters, events, logs, net, throws; memory "
      "(mini, "

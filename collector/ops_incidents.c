@@ -19,6 +19,7 @@
 #include "proto/kinds.h"
 
 #define PARALLEL_DEFAULT 20
+#define CONTAINER_LEAST 4 /* characters */
 #define PARALLEL_MAX 10000
 #define SECOND_US 1000000ull
 #define EXPIRE_DEFAULT_US (3600 * SECOND_US)
@@ -30,9 +31,15 @@
 static int check_process(const trawl_v1_CaptureRequest *r, struct failure *f)
 {
     const trawl_v1_ProcessSelector *p = &r->process;
-    int given = !!p->name[0] + !!p->pid + !!p->unit[0] + !!p->port;
+    int given =
+        !!p->name[0] + !!p->pid + !!p->unit[0] + !!p->port + !!p->container[0] + !!p->command[0];
     if (given > 1)
-        return fail(f, ERR_INVALID, "give one of --process, --pid, --unit and --port, not several");
+        return fail(f, ERR_INVALID,
+                    "give one of --process, --pid, --unit, --port, --container and --command, not "
+                    "several");
+    if (p->container[0] && strlen(p->container) < CONTAINER_LEAST)
+        return fail(f, ERR_INVALID, "container '%s' is too short: at least %d characters of its ID",
+                    p->container, CONTAINER_LEAST);
     if (p->port > 65535)
         return fail(f, ERR_INVALID, "port %u does not exist: 1 to 65535 would be right", p->port);
     return 0;
@@ -201,6 +208,8 @@ static int check_request(struct call *call, trawl_v1_CaptureRequest *r, struct f
     text_clean(r->note);
     text_clean(r->process.name);
     text_clean(r->process.unit);
+    text_clean(r->process.container);
+    text_clean(r->process.command);
     if (!e && r->has_process && r->process.start_ticks && !r->process.pid)
         e = fail(f, ERR_INVALID, "a start time was given without the pid that it belongs to");
     if (!e)
