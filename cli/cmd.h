@@ -44,7 +44,8 @@ struct cmd_capture_options {
     struct cli_common common;
     char process[64], unit[128], container[80], command[128], what[CMD_WHAT_SIZE],
         at[CMD_TIME_SIZE], into[64], note[256];
-    uint64_t pid, port, canary, max_parallel;
+    char spread[64];
+    uint64_t pid, port, canary, max_parallel, sample;
     int64_t last_us, for_us, pause_max_us, expire_us;
     bool fallback, live, allow_pause, dry_run, wait, no_wait;
 };

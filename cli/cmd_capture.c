@@ -105,6 +105,8 @@ static int build_request(struct cli *cli, trawl_v1_CaptureRequest *request, stru
     request->pause_max_us = (uint32_t)o->pause_max_us;
     request->expire_us = (uint64_t)o->expire_us;
     request->canary = (uint32_t)o->canary;
+    request->sample = (uint32_t)o->sample;
+    text_copy(request->spread, sizeof request->spread, o->spread);
     request->max_parallel = (uint32_t)o->max_parallel;
     request->dry_run = o->dry_run;
     request->fallback = o->fallback;
