@@ -88,8 +88,14 @@ static void resolve(struct broker *b)
     struct failure f = {0};
     s->name[sizeof s->name - 1] = '\0';
     s->unit[sizeof s->unit - 1] = '\0';
-    struct os_process_filter filter = {s->name[0] ? s->name : NULL, s->pid,
-                                       s->unit[0] ? s->unit : NULL, s->port};
+    s->container[sizeof s->container - 1] = '\0';
+    s->command[sizeof s->command - 1] = '\0';
+    struct os_process_filter filter = {.name = s->name,
+                                       .pid = s->pid,
+                                       .unit = s->unit,
+                                       .port = s->port,
+                                       .container = s->container,
+                                       .command = s->command};
     struct broker_reply *reply = begin_reply(b, BROKER_RESOLVE, b->request.id);
     int e = os_process_each("", &filter, add_found, &reply->body.found, &f);
     send_reply(b, e, &f);

@@ -43,6 +43,8 @@ enum broker_op {
 struct broker_selector {
     char name[64];
     char unit[128];
+    char container[80];
+    char command[128];
     uint32_t pid;
     uint32_t port;
 };

@@ -113,6 +113,8 @@ int capture_open(struct capture **out, const struct capture_settings *settings, 
     c->hour = calloc(1, sizeof *c->hour);
     int e = c->hour ? state_path(settings->state, "captures", c->directory, f) : ERR_NOMEM;
     if (!e)
+        e = brake_load(c, f);
+    if (!e)
         e = journal_load(c, f);
     if (!e && uv_timer_init(settings->loop, &c->timer))
         e = fail(f, ERR_IO, "cannot make a timer");
@@ -212,7 +214,9 @@ static uint32_t count_queued(const struct capture *c)
 /* What can be refused before anything was tried. */
 static int check_order(struct capture *c, const struct order *o, struct failure *f)
 {
-    int e = policy_allows_pause(c->settings.policy, o->order.pause_max_us, o->order.allow_pause, f);
+    int e = brake_refuse(c, f);
+    if (!e)
+        e = policy_allows_pause(c->settings.policy, o->order.pause_max_us, o->order.allow_pause, f);
     if (e)
         return e;
     if (o->order.what_count == 0)
@@ -279,20 +283,25 @@ static struct order *find_order(const struct capture *c, uint64_t number)
     return NULL;
 }
 
-void capture_cancel(struct capture *c, const trawl_v1_CancelOrder *cancel)
+void capture_cancel_order(struct capture *c, struct order *o, const char *reason)
 {
-    struct order *o = find_order(c, cancel->order);
-    if (!o || o->phase == ORDER_ENDED || o->is_cancelled)
+    if (o->phase == ORDER_ENDED || o->is_cancelled)
         return;
     o->is_cancelled = true;
     for (uint32_t i = 0; i < o->artifact_count; i++)
         if (o->artifacts[i].fate == ARTIFACT_WAITS)
             o->artifacts[i].fate = ARTIFACT_LOST;
-    const char *reason = cancel->reason[0] ? cancel->reason : "cancelled";
     bool runs = c->run.order == o;
     end_unrun(c, o, trawl_v1_State_CANCELLED, reason);
     if (runs)
         run_abort(c);
+}
+
+void capture_cancel(struct capture *c, const trawl_v1_CancelOrder *cancel)
+{
+    struct order *o = find_order(c, cancel->order);
+    if (o)
+        capture_cancel_order(c, o, cancel->reason[0] ? cancel->reason : "cancelled");
 }
 
 void capture_tick(struct capture *c)

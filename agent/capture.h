@@ -52,6 +52,11 @@ void capture_tick(struct capture *capture);
 uint64_t capture_last_order(const struct capture *capture);
 void capture_order(struct capture *capture, const trawl_v1_Order *order);
 void capture_cancel(struct capture *capture, const trawl_v1_CancelOrder *cancel);
+/*
+ * The fleet brake. While it is on, orders are refused and what runs is cancelled; the agent keeps
+ * it over its restarts. A failure means that it is obeyed, but would be forgotten.
+ */
+int capture_set_brake(struct capture *capture, const trawl_v1_Brake *brake, struct failure *f);
 /* The best known bound of this host's clock less the collector's. */
 void capture_set_offset(struct capture *capture, int64_t offset_us);
 

@@ -13,7 +13,8 @@
 bool choose_has_selector(const trawl_v1_Order *order)
 {
     const trawl_v1_ProcessSelector *s = &order->process;
-    return order->has_process && (s->name[0] || s->unit[0] || s->pid || s->port);
+    return order->has_process &&
+           (s->name[0] || s->unit[0] || s->pid || s->port || s->container[0] || s->command[0]);
 }
 
 static void name_selector(const trawl_v1_ProcessSelector *s, char *out, size_t size_bytes)
@@ -24,6 +25,10 @@ static void name_selector(const trawl_v1_ProcessSelector *s, char *out, size_t s
         text_format(out, size_bytes, "pid %u", (unsigned)s->pid);
     else if (s->unit[0])
         text_format(out, size_bytes, "unit '%s'", s->unit);
+    else if (s->container[0])
+        text_format(out, size_bytes, "container '%s'", s->container);
+    else if (s->command[0])
+        text_format(out, size_bytes, "command line '%s'", s->command);
     else
         text_format(out, size_bytes, "port %u", (unsigned)s->port);
 }
@@ -174,6 +179,8 @@ void choose_processes(struct capture *c)
     }
     text_copy(selector.name, sizeof selector.name, s->name);
     text_copy(selector.unit, sizeof selector.unit, s->unit);
+    text_copy(selector.container, sizeof selector.container, s->container);
+    text_copy(selector.command, sizeof selector.command, s->command);
     selector.pid = s->pid;
     selector.port = s->port;
     ask(c, &selector);

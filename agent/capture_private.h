@@ -4,7 +4,8 @@
  * order from its start to its last artifact; capture_job.c: one kind of one process;
  * capture_worker.c: its worker and what comes through the pipe; capture_stream.c: an artifact that
  * is sent while it is taken; capture_saved.c: evidence of an exception that is here already;
- * capture_fallback.c: what is taken instead; capture_journal.c: what is on disk. Invariant:
+ * capture_fallback.c: what is taken instead; capture_brake.c: the fleet brake; capture_journal.c:
+ * what is on disk. Invariant:
  * `order->verdict` is on disk as it stands whenever it may be sent.
  */
 #ifndef TRAWL_AGENT_CAPTURE_PRIVATE_H
@@ -131,6 +132,7 @@ struct capture {
     char directory[STATE_PATH_SIZE]; /* STATE/captures */
     struct list orders;              /* by rising number */
     struct policy_hour *hour;
+    trawl_v1_Brake brake; /* capture_brake.c */
     int64_t offset_us;
     bool has_offset;
     struct incident_number numbers[NUMBERS_MAX]; /* newest first */
@@ -155,6 +157,12 @@ void capture_check_sent(struct capture *c, struct order *o);
 void capture_start_next(struct capture *c);
 void capture_changed(struct capture *c);
 void capture_close_timer(struct capture *c);
+void capture_cancel_order(struct capture *c, struct order *o, const char *reason);
+
+/* capture_brake.c */
+int brake_load(struct capture *c, struct failure *f);
+/* ERR_REFUSED with the sentence while it is on, else 0. */
+int brake_refuse(const struct capture *c, struct failure *f);
 
 /* capture_run.c */
 void run_start(struct capture *c, struct order *o);

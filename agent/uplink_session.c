@@ -8,6 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "common/log.h"
 #include "common/text.h"
 #include "proto/codec.h"
 #include "proto/methods.h"
@@ -184,6 +185,18 @@ static void on_welcome(struct uplink_session *s, const trawl_v1_Welcome *welcome
     pump(s);
 }
 
+static void on_brake(struct uplink_session *s, const trawl_v1_Brake *brake)
+{
+    struct failure f = {0};
+    if (capture_set_brake(s->settings.capture, brake, &f)) {
+        log_error("the fleet brake is obeyed, but not kept over a restart: %s", f.text);
+        return;
+    }
+    begin_message(s, trawl_v1_AgentMessage_brake_tag)->body.brake =
+        (trawl_v1_BrakeObeyed){.no = brake->no, .on = brake->on};
+    (void)send_message(s); /* a full queue: the collector asks again on the next connection */
+}
+
 static void on_ack(struct uplink_session *s, const trawl_v1_Ack *ack)
 {
     spool_acknowledge(s->settings.spool, SPOOL_BLOCKS, ack->block);
@@ -217,6 +230,9 @@ static void dispatch(struct uplink_session *s, const trawl_v1_CollectorMessage *
     case trawl_v1_CollectorMessage_wants_tag:
         if (s->settings.wants)
             s->settings.wants(s->settings.context, &m->body.wants);
+        break;
+    case trawl_v1_CollectorMessage_brake_tag:
+        on_brake(s, &m->body.brake);
         break;
     default:
         break; /* of a newer collector: not for us */

@@ -42,8 +42,10 @@ struct cmd_window_options { /* events, incidents */
 
 struct cmd_capture_options {
     struct cli_common common;
-    char process[64], unit[128], what[CMD_WHAT_SIZE], at[CMD_TIME_SIZE], into[64], note[256];
-    uint64_t pid, port, canary, max_parallel;
+    char process[64], unit[128], container[80], command[128], what[CMD_WHAT_SIZE],
+        at[CMD_TIME_SIZE], into[64], note[256];
+    char spread[64];
+    uint64_t pid, port, canary, max_parallel, sample;
     int64_t last_us, for_us, pause_max_us, expire_us;
     bool fallback, live, allow_pause, dry_run, wait, no_wait;
 };
@@ -75,6 +77,12 @@ struct cmd_want_options {
     uint64_t count;
 };
 
+struct cmd_brake_options { /* freeze, thaw */
+    struct cli_common common;
+    char note[256];
+    bool status; /* of freeze */
+};
+
 struct cmd_symbols_options {
     struct cli_common common;
     bool force;
@@ -93,6 +101,8 @@ int cmd_incidents(struct cli *cli, struct failure *f);
 int cmd_show(struct cli *cli, struct failure *f);
 int cmd_watch(struct cli *cli, struct failure *f);
 int cmd_cancel(struct cli *cli, struct failure *f);
+int cmd_freeze(struct cli *cli, struct failure *f);
+int cmd_thaw(struct cli *cli, struct failure *f);
 int cmd_fetch(struct cli *cli, struct failure *f);
 int cmd_exceptions(struct cli *cli, struct failure *f);
 int cmd_groups(struct cli *cli, struct failure *f);

@@ -50,14 +50,17 @@ static int take_process(const struct cmd_capture_options *o, trawl_v1_CaptureReq
                         struct failure *f)
 {
     trawl_v1_ProcessSelector *p = &request->process;
-    int given = !!o->process[0] + !!o->unit[0] + (o->pid > 0) + (o->port > 0);
+    int given = !!o->process[0] + !!o->unit[0] + (o->pid > 0) + (o->port > 0) + !!o->container[0] +
+                !!o->command[0];
     if (given > 1)
         return fail(f, ERR_INVALID,
-                    "more than one of --process, --pid, --unit and --port: give "
-                    "the one that names the process");
+                    "more than one of --process, --pid, --unit, --port, --container and --command: "
+                    "give the one that names the process");
     request->has_process = given > 0;
     text_copy(p->name, sizeof p->name, o->process);
     text_copy(p->unit, sizeof p->unit, o->unit);
+    text_copy(p->container, sizeof p->container, o->container);
+    text_copy(p->command, sizeof p->command, o->command);
     p->pid = (uint32_t)o->pid;
     p->port = (uint32_t)o->port;
     return 0;
@@ -102,6 +105,8 @@ static int build_request(struct cli *cli, trawl_v1_CaptureRequest *request, stru
     request->pause_max_us = (uint32_t)o->pause_max_us;
     request->expire_us = (uint64_t)o->expire_us;
     request->canary = (uint32_t)o->canary;
+    request->sample = (uint32_t)o->sample;
+    text_copy(request->spread, sizeof request->spread, o->spread);
     request->max_parallel = (uint32_t)o->max_parallel;
     request->dry_run = o->dry_run;
     request->fallback = o->fallback;

@@ -66,6 +66,10 @@ static const struct conf_row CAPTURE_ROWS[] = {
     {"pid", CONF_U64, CAPTURE(pid), 1, 1u << 31, NULL, "N", "the process with this number", true},
     {"unit", CONF_STRING, CAPTURE(unit), 0, 0, NULL, "UNIT", "processes of this service", true},
     {"port", CONF_U64, CAPTURE(port), 1, 65535, NULL, "N", "who listens on this TCP port", true},
+    {"container", CONF_STRING, CAPTURE(container), 0, 0, NULL, "ID",
+     "processes in this container: its ID or how that begins, or its name (LXC, machined)", true},
+    {"command", CONF_STRING, CAPTURE(command), 0, 0, NULL, "GLOB",
+     "processes with this command line, '*checkout.jar*'", true},
     {"what", CONF_LIST, CAPTURE(what), 0, 0, "triage,stacks,counters,events,logs", "KIND,...",
      "triage, stacks, stacks0, profile, mini, core, counters, events, logs, net, throws; memory "
      "(mini, "
@@ -86,6 +90,11 @@ static const struct conf_row CAPTURE_ROWS[] = {
     {"fallback", CONF_BOOL, CAPTURE(fallback), 0, 0, NULL, NULL,
      "where a kind is refused take the next of core, live core, mini, stacks, stacks0, triage",
      true},
+    {"sample", CONF_U64, CAPTURE(sample), 1, 10000, NULL, "N",
+     "only N of the hosts, those that are online first; the same again for the same selector",
+     true},
+    {"spread", CONF_STRING, CAPTURE(spread), 0, 0, NULL, "LABEL",
+     "with --sample: evenly over the values of this label", true},
     {"canary", CONF_U64, CAPTURE(canary), 0, 1000, NULL, "N",
      "N hosts first; the rest only if they do well", true},
     {"max-parallel", CONF_U64, CAPTURE(max_parallel), 1, 10000, "20", "N", "hosts at once", true},
@@ -146,6 +155,17 @@ static const struct conf_row WANT_ROWS[] = {
      true},
 };
 static const struct conf_short WANT_SHORTS[] = {{'n', "count"}};
+
+#define BRAKE(member) CLI_OPTIONS(cmd_brake_options, member)
+static const struct conf_row FREEZE_ROWS[] = {
+    {"note", CONF_STRING, BRAKE(note), 0, 0, NULL, "TEXT", "why, for those who meet it", true},
+    {"status", CONF_BOOL, BRAKE(status), 0, 0, NULL, NULL,
+     "change nothing: only say how it is, and how many hosts obey", true},
+};
+static const struct conf_row THAW_ROWS[] = {
+    {"note", CONF_STRING, BRAKE(note), 0, 0, NULL, "TEXT", "why, for those who meet it", true},
+};
+static const struct conf_short BRAKE_SHORTS[] = {{'m', "note"}};
 
 #define SYMBOLS(member) CLI_OPTIONS(cmd_symbols_options, member)
 static const struct conf_row SYMBOLS_ROWS[] = {
@@ -241,6 +261,13 @@ const struct command COMMANDS[] = {
      TAKES_COLLECTOR, ROWS_SHORTS(FETCH_ROWS, FETCH_SHORTS, cmd_fetch_options)},
     {"cancel", cmd_cancel, "INCIDENT", 1, 1, "stop a capture; what was gathered stays",
      "  trawl cancel K7F2Q\n", TAKES_OUTPUT | TAKES_COLLECTOR, NO_ROWS},
+    {"freeze", cmd_freeze, "", 0, 0,
+     "fleet brake: no agent captures anything until thawed; what runs ends",
+     "  trawl freeze -m 'checkout is being moved'\n"
+     "  trawl freeze --status\n",
+     TAKES_OUTPUT | TAKES_COLLECTOR, ROWS_SHORTS(FREEZE_ROWS, BRAKE_SHORTS, cmd_brake_options)},
+    {"thaw", cmd_thaw, "", 0, 0, "release the fleet brake", "  trawl thaw\n",
+     TAKES_OUTPUT | TAKES_COLLECTOR, ROWS_SHORTS(THAW_ROWS, BRAKE_SHORTS, cmd_brake_options)},
     {"label", cmd_label, "HOST KEY=VALUE... [KEY-...]", 2, CLI_WORDS_ANY,
      "put labels on a host, or take them off (KEY-)",
      "  trawl label web-07 role=web dc=east\n"

@@ -219,6 +219,10 @@ static void process_member(struct jsonl *j, const trawl_v1_ProcessSelector *proc
         jsonl_str(j, "unit", process->unit);
     if (process->port)
         jsonl_u64(j, "port", process->port);
+    if (process->container[0])
+        jsonl_str(j, "container", process->container);
+    if (process->command[0])
+        jsonl_str(j, "command", process->command);
     jsonl_end(j);
 }
 

@@ -11,6 +11,7 @@
 #include <string.h>
 
 #include "collector/authority.h"
+#include "collector/brake.h"
 #include "collector/dispatch.h"
 #include "collector/groups.h"
 #include "collector/incident.h"
@@ -45,6 +46,7 @@ static void on_second(uv_timer_t *timer)
     struct collector *c = timer->data;
     incidents_tick(c->incidents);
     groups_tick(c->groups);
+    brake_tick(c->brake);
     partials_tick(c->partials);
 }
 
@@ -105,6 +107,8 @@ static int open_parts(struct collector *c, struct failure *f)
     if (!e)
         e = roster_open(&c->roster, c, f);
     if (!e)
+        e = brake_open(&c->brake, c, f);
+    if (!e)
         e = partials_open(&c->partials, c, f);
     if (!e)
         e = top_open(&c->top, c, f);
@@ -129,6 +133,7 @@ static void close_parts(struct collector *c)
     dispatch_close(c->dispatch);
     top_close(c->top);
     partials_close(c->partials);
+    brake_close(c->brake);
     roster_close(c->roster);
     symbols_close(c->symbols);
     authority_close(c->authority);

@@ -22,6 +22,7 @@ struct collector {
     struct symbols *symbols;
     struct authority *authority;
     struct roster *roster;
+    struct brake *brake;
     struct partials *partials;
     struct incidents *incidents;
     struct groups *groups;

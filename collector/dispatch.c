@@ -10,6 +10,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "collector/brake.h"
 #include "collector/fleet.h"
 #include "collector/ingest.h"
 #include "common/log.h"
@@ -183,6 +184,8 @@ void dispatch_pump(struct dispatch *dispatch, struct capture *capture)
 {
     if (!capture->stored)
         return;
+    if (brake_is_on(dispatch->collector->brake))
+        return; /* what waits, waits until it is let go or expires */
     struct tally tally = take_tally(capture);
     if (tally.bad_canary)
         stop_rest(capture, tally.bad_canary);

@@ -11,6 +11,7 @@
 #include <string.h>
 
 #include "collector/authority.h"
+#include "collector/brake.h"
 #include "collector/dispatch.h"
 #include "collector/groups.h"
 #include "collector/incident.h"
@@ -307,6 +308,7 @@ static int welcome(struct session *s, trawl_v1_Announce *a, struct failure *f)
     on_probe_timer(&s->probe_timer);
     if (c->top_watchers)
         say_watching(s, true);
+    brake_host_here(c->brake, s->host); /* before any order */
     groups_host_here(c->groups, s->host);
     dispatch_host_here(c->dispatch, s->host);
     return 0;
@@ -363,6 +365,9 @@ static int take(struct session *s, trawl_v1_AgentMessage *m, struct failure *f)
         return e;
     case trawl_v1_AgentMessage_probe_reply_tag:
         return take_probe_reply(s, &m->body.probe_reply);
+    case trawl_v1_AgentMessage_brake_tag:
+        brake_obeyed(c->brake, s->host, &m->body.brake);
+        return 0;
     default:
         return 0; /* of a newer agent: ignored */
     }

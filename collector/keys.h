@@ -23,6 +23,7 @@
  *   tokens                    <sha256 of the secret> -> EnrollReply with labels (see enroll.c)
  *   req                       <request_id> -> incident ID
  *   art/<incident>            blobs, named "<incident>/<host>/<no>"
+ *   brake                     "brake" -> Brake
  *   symbols                   "b"<build-id> -> generation (8 bytes, little-endian), SymbolFile
  *   sym/<build-id>/<gen>      <no> -> packed root (no 0) or page of a table (symbols_table.h)
  */
@@ -64,6 +65,8 @@ struct key keys_target(const char *host);
 struct key keys_artifact(const char *host, uint32_t no);
 struct key keys_capture(uint32_t no);
 struct key keys_target_of(const char *host, uint32_t capture);
+
+#define KEYS_BRAKE_PART "brake"
 
 #define KEYS_GROUPS_PART "groups"
 /* 'g', 'x', 'w' with a group's id; 'l' with a host's name ("": the fleet). */

@@ -7,17 +7,20 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "collector/brake.h"
 #include "collector/fetch.h"
 #include "collector/incident.h"
 #include "collector/incident_store.h"
 #include "collector/ingest.h"
 #include "collector/ops.h"
 #include "collector/ops_show.h"
+#include "collector/sample.h"
 #include "common/log.h"
 #include "common/text.h"
 #include "proto/kinds.h"
 
 #define PARALLEL_DEFAULT 20
+#define CONTAINER_LEAST 4 /* characters */
 #define PARALLEL_MAX 10000
 #define SECOND_US 1000000ull
 #define EXPIRE_DEFAULT_US (3600 * SECOND_US)
@@ -29,9 +32,15 @@
 static int check_process(const trawl_v1_CaptureRequest *r, struct failure *f)
 {
     const trawl_v1_ProcessSelector *p = &r->process;
-    int given = !!p->name[0] + !!p->pid + !!p->unit[0] + !!p->port;
+    int given =
+        !!p->name[0] + !!p->pid + !!p->unit[0] + !!p->port + !!p->container[0] + !!p->command[0];
     if (given > 1)
-        return fail(f, ERR_INVALID, "give one of --process, --pid, --unit and --port, not several");
+        return fail(f, ERR_INVALID,
+                    "give one of --process, --pid, --unit, --port, --container and --command, not "
+                    "several");
+    if (p->container[0] && strlen(p->container) < CONTAINER_LEAST)
+        return fail(f, ERR_INVALID, "container '%s' is too short: at least %d characters of its ID",
+                    p->container, CONTAINER_LEAST);
     if (p->port > 65535)
         return fail(f, ERR_INVALID, "port %u does not exist: 1 to 65535 would be right", p->port);
     return 0;
@@ -78,13 +87,55 @@ static int collect_host(void *context, struct host *host, const trawl_v1_Host *v
         return 0;
     if (BUF_GROW(capturing->hosts, capturing->count, &capturing->capacity, 64))
         return ERR_NOMEM;
-    trawl_v1_CaptureReply *reply = &capturing->reply;
-    if (reply->names_count < sizeof(reply->names) / sizeof(reply->names[0]))
-        text_copy(reply->names[reply->names_count++], sizeof(reply->names[0]), view->name);
     capturing->hosts[capturing->count++] = host;
-    reply->hosts++;
-    reply->online += host->session != NULL;
     return 0;
+}
+
+static const char *label_of(const struct host *host, const char *key)
+{
+    for (pb_size_t i = 0; i < host->record.labels_count; i++)
+        if (!strcmp(host->record.labels[i].key, key))
+            return host->record.labels[i].value;
+    return "";
+}
+
+/* The same hosts again for the same selector, so that a dry run tells the truth. */
+static int take_sample(struct capturing *capturing, const trawl_v1_CaptureRequest *r)
+{
+    if (!r->sample || r->sample >= capturing->count)
+        return 0;
+    struct sample_host *list = calloc(capturing->count, sizeof *list);
+    struct host **chosen = calloc(r->sample, sizeof *chosen);
+    size_t count = 0;
+    for (size_t i = 0; list && i < capturing->count; i++) {
+        const struct host *host = capturing->hosts[i];
+        list[i] = (struct sample_host){host->record.name, label_of(host, r->spread),
+                                       host->session != NULL, i};
+    }
+    if (list && chosen)
+        count = sample_hosts(list, capturing->count, r->sample, span_str(r->selector));
+    for (size_t i = 0; i < count; i++)
+        chosen[i] = capturing->hosts[list[i].index];
+    if (count) {
+        memcpy(capturing->hosts, chosen, count * sizeof(struct host *));
+        capturing->count = count;
+    }
+    free(list);
+    free(chosen);
+    return count ? 0 : ERR_NOMEM;
+}
+
+static void fill_reply(struct capturing *capturing)
+{
+    trawl_v1_CaptureReply *reply = &capturing->reply;
+    for (size_t i = 0; i < capturing->count; i++) {
+        const struct host *host = capturing->hosts[i];
+        if (reply->names_count < sizeof(reply->names) / sizeof(reply->names[0]))
+            text_copy(reply->names[reply->names_count++], sizeof(reply->names[0]),
+                      host->record.name);
+        reply->hosts++;
+        reply->online += host->session != NULL;
+    }
 }
 
 static void capturing_free(struct capturing *capturing)
@@ -191,15 +242,20 @@ static int check_request(struct call *call, trawl_v1_CaptureRequest *r, struct f
         text_clean(r->what[i]);
     int e = kinds_complete(r, f);
     text_clean(r->selector);
+    text_clean(r->spread);
     text_clean(r->note);
     text_clean(r->process.name);
     text_clean(r->process.unit);
+    text_clean(r->process.container);
+    text_clean(r->process.command);
     if (!e && r->has_process && r->process.start_ticks && !r->process.pid)
         e = fail(f, ERR_INVALID, "a start time was given without the pid that it belongs to");
     if (!e)
         e = check_process(r, f);
     if (!e)
         e = check_limits(r, clock->wall_us(clock), f);
+    if (!e && r->spread[0] && !r->sample)
+        e = fail(f, ERR_INVALID, "--spread goes with --sample N: how many hosts to take");
     if (!e && !r->selector[0])
         e = fail(f, ERR_INVALID, "no hosts selected: give a selector such as 'role=web' or '*'");
     return e;
@@ -220,8 +276,14 @@ static int capture_message(struct call *call, struct span request, struct failur
         return fail(f, ERR_NOMEM, "out of memory");
     capturing->call = call;
     e = ops_each_host(call, r.selector, collect_host, capturing, f);
+    if (!e && !r.dry_run && brake_is_on(call->collector->brake))
+        e = brake_refuse(call->collector->brake, f);
     if (!e && !capturing->count)
         e = fail(f, ERR_NOTFOUND, "every host that matches '%s' was revoked", r.selector);
+    if (!e && take_sample(capturing, &r))
+        e = fail(f, ERR_NOMEM, "out of memory");
+    if (!e)
+        fill_reply(capturing);
     if (!e && !r.dry_run)
         e = start_capture(call, capturing, &r, f);
     if (!e && r.dry_run)

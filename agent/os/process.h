@@ -29,8 +29,10 @@ struct os_process {
 struct os_process_filter {
     const char *name; /* glob on comm, on the executable's base name or on argv[0]'s base name */
     uint32_t pid;
-    const char *unit; /* systemd unit, from the cgroup path; ".service" may be left out */
-    uint32_t port;    /* listens on this TCP port */
+    const char *unit;      /* systemd unit, from the cgroup path; ".service" may be left out */
+    uint32_t port;         /* listens on this TCP port */
+    const char *container; /* ID or its beginning (from 4 characters), or name (LXC, machined) */
+    const char *command;   /* glob on its arguments, joined by spaces */
 };
 
 /* Calls `each` for matches by rising pid; kernel threads, ended ones not yet reaped and the

@@ -64,6 +64,18 @@ def a_capture_gathers_from_every_host():
 
 
 @case
+def a_sample_is_spread_over_a_label():
+    for i in range(4):
+        FakeAgent(c, "sample-%d" % i, pool="sample", rack="ab"[i // 3])
+    reply = sre.capture("pool=sample", sample=2, spread="rack", dry_run=True)
+    zones = {lb.value for name in reply.names for lb in admin.hosts(name)[name].labels if lb.key == "rack"}
+    check_equal((reply.hosts, zones), (2, {"a", "b"}))
+    again = sre.capture("pool=sample", sample=2, spread="rack")
+    check_equal(set(sre.targets(again.incident)), set(reply.names), "the dry run told the truth")
+    check_equal(sre.capture("pool=sample", sample=9, dry_run=True).hosts, 4)
+
+
+@case
 def requests_that_are_wrong_say_what_would_be_right():
     for request, wanted in [
             (pb.CaptureRequest(selector="", what=["stacks"]), "no hosts selected"),
@@ -71,6 +83,7 @@ def requests_that_are_wrong_say_what_would_be_right():
             (pb.CaptureRequest(selector="=x"), "lacks a key"),
             (pb.CaptureRequest(selector="*", what=["stakcs"]), "unknown kind 'stakcs'"),
             (pb.CaptureRequest(selector="*", pause_max_us=300000), "250 ms"),
+            (pb.CaptureRequest(selector="*", spread="zone"), "--sample N"),
             (pb.CaptureRequest(selector="*", into="INC-000000-XXXXX"), "no incident"),
             (pb.CaptureRequest(selector="*", process=pb.ProcessSelector(pid=1, port=2)), "give one of")]:
         code, text = status_of(lambda: sre.one("Capture", request, pb.CaptureReply))

@@ -14,7 +14,7 @@ import subprocess
 import threading
 import time
 
-from trawltest import TMP, Agent, Collector, case, check, check_equal, free_ports, main, pb, start, wait_for
+from trawltest import TMP, Agent, Collector, Skip, case, check, check_equal, free_ports, main, pb, start, wait_for
 
 KILLS = int(os.environ.get("KILLS", "10"))
 c = Collector()
@@ -82,6 +82,37 @@ def agents_join_by_token_and_are_online():
     rows = {h["name"]: h for h in sre.trawl_json("hosts", "-l", "role=web")}
     check_equal(set(rows), {"web-1", "web-2"})
     check_equal({h["state"] for h in rows.values()}, {"online"})
+
+
+def captured_pids(*selector):
+    done = sre.trawl("capture", "web-1", "--what", "triage", *selector)
+    check_equal(done.returncode, 0, done.stdout + done.stderr)
+    incident = re.search(r"INC-\d{6}-\w{5}", done.stdout).group(0)
+    return {a.pid for a in sre.artifacts(incident) if a.kind == "triage"}
+
+
+@case
+def processes_are_found_by_command_line_and_container():
+    pid = redis["web-2"].pid
+    check_equal(captured_pids("--command", "%s/redis-web-2 127.0.0.1:*" % TMP), {pid})
+    top = "/sys/fs/cgroup" if os.path.exists("/sys/fs/cgroup/cgroup.procs") else "/sys/fs/cgroup/pids"
+    group = "%s/lxc.payload.trawl-%d" % (top, os.getpid())
+    try:
+        os.mkdir(group)
+    except OSError as e:
+        raise Skip("no control group can be made here: %s" % e)
+    try:
+        with open(group + "/cgroup.procs", "w") as f:
+            f.write(str(pid))
+        check_equal(captured_pids("--container", "trawl-%d" % os.getpid()), {pid})
+        none = sre.trawl("capture", "web-1", "--what", "triage", "--container", "trawl-0")
+        check("no process matches container 'trawl-0'" in none.stdout + none.stderr, none.stdout + none.stderr)
+    finally:
+        with open(top + "/cgroup.procs", "w") as f:
+            f.write(str(pid))
+        os.rmdir(group)
+    two = sre.trawl("capture", "web-1", "--port", "1", "--container", "abcd")
+    check("more than one of" in two.stderr, two.stderr)
 
 
 @case

@@ -47,6 +47,7 @@ static void parse_records(struct span text)
     if (proc_cgroup_unit(text, unit, sizeof unit) == 0)
         assert(unit[0] != '\0');
     (void)proc_cgroup_has_unit(text, "a*");
+    (void)proc_cgroup_has_container(text, "0123");
     while (proc_take_line(&text, &line) == 0) {
         (void)proc_parse_socket(line, &socket);
         (void)proc_parse_unix_socket(line, &unix_socket);

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Finding processes in /proc by name, pid, systemd unit and listening port. Invariant: a process
- * that ends while it is looked at is left out, never an error; the caller's own (the agent, its
- * broker and workers) are never found. Called by the broker and the worker.
+ * Finding processes in /proc by name, pid, unit, port, container and command line. Invariant: a
+ * process that ends while it is looked at is left out, never an error; the caller's own (the agent,
+ * its broker and workers) are never found. Called by the broker and the worker.
  */
 #include "agent/os/process.h"
 
@@ -245,6 +245,14 @@ static bool is_in_unit(const struct search *s, uint32_t pid)
            proc_cgroup_has_unit(text, s->filter->unit);
 }
 
+static bool is_in_container(const struct search *s, uint32_t pid)
+{
+    char data[PROC_TEXT_SIZE];
+    struct span text;
+    return proc_read_pid(s->root, pid, "cgroup", data, sizeof data, &text, NULL) == 0 &&
+           proc_cgroup_has_container(text, s->filter->container);
+}
+
 static bool is_set(const char *text)
 {
     return text && text[0] != '\0';
@@ -259,6 +267,10 @@ static bool matches(struct search *s, const struct proc_stat *stat)
     if (is_set(filter->name) && !proc_is_named(s->root, stat->pid, stat->name, filter->name))
         return false;
     if (is_set(filter->unit) && !is_in_unit(s, stat->pid))
+        return false;
+    if (is_set(filter->container) && !is_in_container(s, stat->pid))
+        return false;
+    if (is_set(filter->command) && !proc_has_command(s->root, stat->pid, filter->command))
         return false;
     return filter->port == 0 || listens(s, stat->pid);
 }
@@ -304,8 +316,10 @@ int os_process_each(const char *root, const struct os_process_filter *filter,
                     os_process_each_fn each, void *context, struct failure *f)
 {
     struct search s = {.root = root, .filter = filter};
-    if (!is_set(filter->name) && !is_set(filter->unit) && filter->pid == 0 && filter->port == 0)
-        return fail(f, ERR_INVALID, "no name, pid, unit or port to search processes by");
+    if (!is_set(filter->name) && !is_set(filter->unit) && filter->pid == 0 && filter->port == 0 &&
+        !is_set(filter->container) && !is_set(filter->command))
+        return fail(f, ERR_INVALID,
+                    "no name, pid, unit, port, container or command line to search processes by");
     if (filter->port > 0) {
         s.networks = calloc(NAMESPACES_MAX, sizeof *s.networks);
         if (!s.networks)

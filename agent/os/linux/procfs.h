@@ -110,6 +110,12 @@ int proc_parse_inode(struct span target, const char *prefix, uint64_t *out);
 int proc_cgroup_unit(struct span text, char *out, size_t size_bytes);
 /* Whether any component of that path is `unit` (a glob; ".service" may be left out). */
 bool proc_cgroup_has_unit(struct span text, const char *unit);
+/* Whether a path in it is of this container: its ID, or at least four characters that it begins
+ * with; or the name of an LXC container or a machine. */
+bool proc_cgroup_has_container(struct span text, const char *container);
+/* Whether the arguments of the process, joined by spaces, match the glob. Only their first
+ * PROC_TEXT_SIZE bytes are looked at. */
+bool proc_has_command(const char *root, uint32_t pid, const char *glob);
 
 /* "ROOT/proc/PID/LEAF" into `out` of PROC_PATH_SIZE. */
 void proc_path(char *out, const char *root, uint32_t pid, const char *leaf);

@@ -142,6 +142,21 @@ bool proc_is_named(const char *root, uint32_t pid, const char *comm, const char 
     return argument_name(root, pid, name) == 0 && text_glob(glob, name);
 }
 
+bool proc_has_command(const char *root, uint32_t pid, const char *glob)
+{
+    char line[PROC_TEXT_SIZE];
+    struct span text;
+    if (proc_read_pid(root, pid, "cmdline", line, sizeof line, &text, NULL) < 0)
+        return false;
+    size_t length = text.size_bytes < sizeof line ? text.size_bytes : sizeof line - 1;
+    while (length > 0 && line[length - 1] == '\0')
+        length--; /* the end of the last argument */
+    for (size_t i = 0; i < length; i++)
+        line[i] = line[i] == '\0' ? ' ' : line[i];
+    line[length] = '\0';
+    return text_glob(glob, line);
+}
+
 /* ---- lines ---- */
 
 /* Gives whole lines of `data`; returns how many bytes were used, or the callback's stop value. */

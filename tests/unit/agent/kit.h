@@ -29,7 +29,7 @@
 /* One message as the collector got it. */
 struct kit_message {
     pb_size_t which;
-    uint64_t seq, last; /* of a block, event, gap; order of a verdict */
+    uint64_t seq, last; /* of a block, event, gap; order of a verdict; no and on of a brake */
     uint32_t no;
     trawl_v1_State state;
     char reason[512];
@@ -76,6 +76,8 @@ static void kit_log(struct kit *k)
     else if (m->which_body == trawl_v1_AgentMessage_gap_tag)
         *out = (struct kit_message){
             m->which_body, m->body.gap.first_seq, m->body.gap.last_seq, 0, 0, ""};
+    else if (m->which_body == trawl_v1_AgentMessage_brake_tag)
+        *out = (struct kit_message){m->which_body, m->body.brake.no, m->body.brake.on, 0, 0, ""};
     if (m->which_body != trawl_v1_AgentMessage_verdict_tag)
         return;
     out->seq = m->body.verdict.order;

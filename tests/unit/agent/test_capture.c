@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Orders: at most once, verdicts until acknowledged, expiry, cancelling, every final state,
- * restarts. The collector and the broker are kit.h's.
+ * Orders: at most once, verdicts until acknowledged, expiry, cancelling, the brake, every final
+ * state, restarts. The collector and the broker are kit.h's.
  */
 #include "kit.h"
 
@@ -205,6 +205,58 @@ TEST(cancelling_stops_what_runs_and_what_waits)
     cancel(k, 3);
     cancel(k, 99);
     CHECK_EQ_INT(kit_verdict(k, 3)->state, trawl_v1_State_DONE);
+    kit_close(k);
+}
+
+static void set_brake(struct kit *k, uint64_t no, bool on)
+{
+    trawl_v1_CollectorMessage m = {.which_body = trawl_v1_CollectorMessage_brake_tag};
+    m.body.brake = (trawl_v1_Brake){.on = on, .no = no};
+    snprintf(m.body.brake.by, sizeof m.body.brake.by, "sre/bob");
+    snprintf(m.body.brake.note, sizeof m.body.brake.note, "enough");
+    kit_say(k, &m);
+    kit_settle(k);
+}
+
+/* What the collector was told last of the brake. */
+static bool obeys(const struct kit *k, uint64_t no, bool on)
+{
+    const struct kit_message *m = kit_newest(k, trawl_v1_AgentMessage_brake_tag);
+    return m && m->seq == no && m->last == on;
+}
+
+TEST(the_brake_ends_what_runs_and_refuses_what_waits)
+{
+    struct kit *k = kit_open();
+    kit_connect(k, 0, 0);
+    kit_order(k, 1, "events,triage", "", PID_HANGS);
+    kit_order(k, 2, "triage", "one", 0);
+    set_brake(k, 1, true);
+    CHECK(obeys(k, 1, true));
+    REQUIRE(kit_wait_verdict(k, 1, trawl_v1_State_CANCELLED));
+    CHECK_EQ_STR(kit_verdict(k, 1)->reason, "the fleet is frozen by sre/bob: enough");
+    REQUIRE(kit_wait_verdict(k, 2, trawl_v1_State_REFUSED));
+    CHECK_EQ_STR(kit_verdict(k, 2)->reason, "the fleet is frozen by sre/bob: enough");
+    set_brake(k, 2, false);
+    CHECK(obeys(k, 2, false));
+    kit_order(k, 3, "triage", "one", 0);
+    for (int i = 0; i < 20; i++)
+        kit_settle(k);
+    CHECK_EQ_INT(kit_seal_all(k), 1);
+    REQUIRE(kit_wait_verdict(k, 3, trawl_v1_State_DONE));
+    kit_close(k);
+}
+
+TEST(the_brake_is_kept_over_a_restart)
+{
+    struct kit *k = kit_open();
+    kit_connect(k, 0, 0);
+    set_brake(k, 1, true);
+    kit_close_agent(k);
+    kit_open_agent(k);
+    kit_connect(k, 0, 0);
+    kit_order(k, 1, "triage", "one", 0);
+    REQUIRE(kit_wait_verdict(k, 1, trawl_v1_State_REFUSED));
     kit_close(k);
 }
 

@@ -77,6 +77,16 @@ TEST(by_unit)
     CHECK_EQ_STR(search(web1(), (struct os_process_filter){.unit = "system.slice"}), "");
 }
 
+TEST(by_command_line)
+{
+    CHECK_EQ_STR(search(web1(), (struct os_process_filter){.command = "*/srv/app/server.py"}),
+                 "700 python3;");
+    CHECK_EQ_STR(search(web1(), (struct os_process_filter){.command = "/usr/bin/python3 /srv/*"}),
+                 "700 python3;");
+    CHECK_EQ_STR(search(web1(), (struct os_process_filter){.command = "/srv/app/server.py"}), "");
+    CHECK_EQ_STR(search(web1(), (struct os_process_filter){.command = "*", .pid = 2}), "");
+}
+
 TEST(by_port_in_each_network_namespace)
 {
     CHECK_EQ_STR(search(web1(), (struct os_process_filter){.port = 7399}),
@@ -262,6 +272,36 @@ TEST(units_in_control_groups)
     }
     CHECK(proc_cgroup_has_unit(span_str(cases[2].text), "b"));
     CHECK(!proc_cgroup_has_unit(span_str(cases[2].text), "c"));
+}
+
+#define ID_A "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef"
+
+TEST(containers_in_control_groups)
+{
+    static const struct {
+        const char *text, *container;
+        bool is_in;
+    } cases[] = {
+        {"0::/system.slice/docker-" ID_A ".scope\n", "0123456789ab", true},
+        {"0::/system.slice/docker-" ID_A ".scope\n", ID_A, true},
+        {"0::/system.slice/docker-" ID_A ".scope\n", "012", false}, /* too short to mean one */
+        {"0::/system.slice/docker-" ID_A ".scope\n", "1234", false},
+        {"0::/system.slice/docker-" ID_A ".scope\n", ID_A "0", false},
+        {"12:pids:/docker/" ID_A "\n0::/\n", "0123", true},
+        {"0::/kubepods.slice/kubepods-pod1.slice/cri-containerd-" ID_A ".scope\n", "01234567",
+         true},
+        {"0::/kubepods/besteffort/pod1/" ID_A "/sub\n", "01234567", true},
+        {"0::/machine.slice/libpod-" ID_A ".scope/container\n", "0123", true},
+        {"0::/lxc.payload.web/init.scope\n", "web", true},
+        {"0::/lxc.payload.web/init.scope\n", "we", false},
+        {"0::/machine.slice/machine-db.scope\n", "db", true},
+        {"0::/system.slice/docker-0123.scope\n", "0123", false}, /* no ID */
+        {"0::/system.slice/redis.service\n", "redis", false},
+        {"", "0123", false},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++)
+        CHECK_EQ_INT(proc_cgroup_has_container(span_str(cases[i].text), cases[i].container),
+                     cases[i].is_in);
 }
 
 TEST(files_and_numbers)

@@ -42,6 +42,8 @@ static const struct {
     {"/trawl.v1.Operations/Resolve", "--sdx-"},
     {"/trawl.v1.Operations/SymbolsAdd", "--sdx-"},
     {"/trawl.v1.Operations/Symbols", "--sdx-"},
+    {"/trawl.v1.Operations/ShowBrake", "--sdx-"},
+    {"/trawl.v1.Operations/SetBrake", "--s-x-"},
     {"/grpc.health.v1.Health/Check", "a-sdx-"},
     {"/grpc.health.v1.Health/Watch", "a-sdx-"},
     {"/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo", "--sdx-"},
