@@ -46,11 +46,11 @@ static void put_process(struct buf *out, const trawl_v1_Incident *i)
     }
     if (i->process.container[0]) {
         buf_append_str(out, "container ");
-        safe(out, i->process.container);
+        report_safe(out, i->process.container);
     }
     if (i->process.command[0]) {
         buf_append_str(out, "command line ");
-        safe(out, i->process.command);
+        report_safe(out, i->process.command);
     }
     if (i->process.port)
         buf_printf(out, "listening on port %u", i->process.port);
