@@ -11,6 +11,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <sys/sysmacros.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -207,7 +208,7 @@ static inline bool kit_follow_knows(const struct kit_follow *k, const char *name
     ssize_t size = fd < 0 ? 0 : read(fd, bytes, sizeof bytes);
     if (fd >= 0)
         close(fd);
-    uint64_t id[2] = {st.st_dev, st.st_ino};
+    uint64_t id[2] = {(uint64_t)major(st.st_dev) << 32 | minor(st.st_dev), st.st_ino};
     const uint8_t *found = NULL;
     for (ssize_t at = 0; !found && at + (ssize_t)sizeof place <= size; at += (ssize_t)sizeof id[0])
         if (memcmp(bytes + at, id, sizeof id) == 0)
