@@ -221,7 +221,7 @@ def others_that_share_the_library_are_not_touched():
     need_root()
     victim, other, folder = Victim(built("throws")), Victim(built("throws")), tempfile.mkdtemp(dir=TMP)
     alone = other.storm(1000)
-    take = begin_take(victim.pid, folder, "--for", "4s")
+    take = begin_take(victim.pid, folder, "--for", "12s")  # the storm ends long before
     wait_for(lambda: is_probed(victim.pid), "the probe is set")
     check(not is_probed(other.pid), "the other one has no probe")
     beside = other.storm(1500)

@@ -20,7 +20,10 @@ static int check_header(const Elf64_Ehdr *e)
         e->e_ident[EI_DATA] != ELFDATA2LSB || e->e_type != ET_CORE || e->e_machine != EM_X86_64 ||
         e->e_phentsize != sizeof(Elf64_Phdr) || e->e_phnum == 0)
         return ERR_CORRUPT;
-    return e->e_phoff < sizeof *e || e->e_phoff > CRASH_HEAD_MAX ? ERR_CORRUPT : 0;
+    /* The first program header, too, lies within what is read at most. */
+    if (e->e_phoff < sizeof *e || e->e_phoff > CRASH_HEAD_MAX - sizeof(Elf64_Phdr))
+        return ERR_CORRUPT;
+    return 0;
 }
 
 /* The kernel counts more than 65,534 segments at the end of the file (PN_XNUM), which a pipe has
