@@ -16,7 +16,9 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <pthread.h>
+#include <sched.h>
 #include <signal.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -32,6 +34,8 @@ static pthread_barrier_t all_hold;
 static pthread_rwlock_t rwlock = PTHREAD_RWLOCK_INITIALIZER;
 static pthread_cond_t condition = PTHREAD_COND_INITIALIZER;
 static size_t in_cycle;
+static atomic_size_t turn;        /* whose of a cycle it is to want a second lock */
+static atomic_int in_turn[LOCKS]; /* thread ids of a cycle */
 static int read_fd;
 
 static void name(const char *text)
@@ -47,8 +51,22 @@ static void *wait_in_cycle(void *argument)
     name(text);
     pthread_mutex_lock(&locks[own]);
     pthread_barrier_wait(&all_hold);
+    atomic_store(&in_turn[own], gettid());
+    while (atomic_load(&turn) != own)
+        sched_yield(); /* never asleep before the lock */
     pthread_mutex_lock(&locks[(own + 1) % in_cycle]);
     return NULL;
+}
+
+static char state_of(int tid)
+{
+    char path[64], state = 0;
+    snprintf(path, sizeof path, "/proc/self/task/%d/stat", tid);
+    FILE *file = fopen(path, "re");
+    if (!file || fscanf(file, "%*d (%*[^)]) %c", &state) != 1)
+        exit(1);
+    fclose(file);
+    return state;
 }
 
 static void *hold_and_read(void *argument)
@@ -139,12 +157,23 @@ static void init_locks(const char *kind)
         pthread_mutex_init(&locks[i], &attributes);
 }
 
+/*
+ * One after the other wants the next one's lock: of two that close a cycle of locks with
+ * inheritance at the same time, the kernel may refuse both.
+ */
 static void start_cycle(size_t count)
 {
     in_cycle = count;
-    pthread_barrier_init(&all_hold, NULL, (unsigned)count);
+    pthread_barrier_init(&all_hold, NULL, (unsigned)count + 1);
+    atomic_store(&turn, count);
     for (size_t i = 0; i < count; i++)
         start(wait_in_cycle, (void *)i);
+    pthread_barrier_wait(&all_hold);
+    for (size_t i = 0; i < count; i++) {
+        atomic_store(&turn, i);
+        while (atomic_load(&in_turn[i]) == 0 || state_of(atomic_load(&in_turn[i])) != 'S')
+            sched_yield();
+    }
 }
 
 static void start_mutex(int count, int fd)
