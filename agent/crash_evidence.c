@@ -284,7 +284,6 @@ void crash_describe(struct crash_job *job)
         crash_note(job->exception, "memory: no space is left for it");
         if (crash_spool_room(&job->spool, process, EVIDENCE_SMALL_BYTES)) {
             crash_note(job->exception, "evidence: no space is left for it");
-            crash_say(job, "no space is left for evidence: it is only counted");
             job->lacks_room = true;
             return;
         }

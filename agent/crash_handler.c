@@ -43,7 +43,8 @@ static void fill_outputs(void)
         close(fd);
 }
 
-void crash_say(const struct crash_job *job, const char *text)
+/* The kernel's log is the only one there is. */
+static void say(const struct crash_job *job, const char *text)
 {
     char line[400];
     (void)text_format(line, sizeof line, "<4>trawl-agent: crash of pid %u: %s\n",
@@ -115,7 +116,7 @@ static void put_marker(struct crash_job *job)
     head_of_arguments(&job->arguments, job->exception);
     (void)encode(job->exception, &data);
     if (crash_spool_begin(&job->spool, job->arguments.id, buf_span(&data), &job->marker, &f))
-        crash_say(job, f.text);
+        say(job, f.text);
     buf_done(&data);
 }
 
@@ -151,7 +152,7 @@ static void pass_on(struct crash_job *job, struct span head)
     struct os_chain *chain = NULL;
     struct failure f = {0};
     if (os_chain_open(&chain, job->crash, job->config.previous, &f))
-        crash_say(job, f.text);
+        say(job, f.text);
     if (job->want_core)
         relay(job, head, chain);
     else if (chain && os_chain_feed(chain, head) == 0)
@@ -184,7 +185,7 @@ static int take(struct crash_job *job)
     bool keep = (job->may_want_core && limits.memory) || has_previous(job);
     int rc = os_crash_take(&job->arguments, &limits, job->core_fd, keep, &job->crash, &head, &f);
     if (rc)
-        crash_say(job, f.text);
+        say(job, f.text);
     if (!job->crash) {
         free(job->wants);
         job->wants = NULL;
@@ -258,7 +259,7 @@ static void tell(struct crash_job *job, uint64_t site)
     if (rc == 0 && site)
         put_site(job, site, buf_span(&data));
     if (rc) {
-        crash_say(job, f.code ? f.text : err_text(rc));
+        say(job, f.code ? f.text : err_text(rc));
         job->lacks_room = true;
         crash_spool_drop(&job->spool, job->arguments.id); /* nobody would be told of it */
         crash_table_give_back(&job->spool, job->arguments.id);
@@ -285,6 +286,8 @@ static void describe(struct crash_job *job)
     }
     if (job->crash && os_crash_has_memory(job->crash))
         crash_describe(job);
+    if (job->lacks_room)
+        say(job, "no space is left for its evidence");
     tell(job, whole ? site : 0);
     if (whole && job->lacks_room)
         crash_table_unclaim(&job->spool, site, port_wall_us());
@@ -295,12 +298,12 @@ static int handle(struct crash_job *job)
     struct failure f = {0};
     put_marker(job);
     if (job->by_socket && os_crash_socket_answer(job->core_fd, &f))
-        crash_say(job, f.text); /* there will be no core, and who it was is told */
+        say(job, f.text); /* there will be no core, and who it was is told */
     crash_wants_read(job);
     (void)take(job);
     int rc = give_up_privileges(job, &f);
     if (rc) {
-        crash_say(job, f.text);
+        say(job, f.text);
         return rc; /* the marker tells of it */
     }
     os_be_nice();
@@ -320,7 +323,7 @@ static int run(struct crash_job *job, const char *config_path)
     if (rc == 0)
         rc = crash_spool_open(&job->spool, job->config.spool, &f);
     if (rc) {
-        crash_say(job, f.text);
+        say(job, f.text);
         return rc;
     }
     job->spool.size_bytes = job->config.size_bytes;
@@ -349,8 +352,7 @@ int crash_handler_main(int argc, char **argv)
     fill_outputs();
     job.kernel = open("/dev/kmsg", O_WRONLY | O_CLOEXEC);
     if (read_arguments(&job.arguments, argc, argv)) {
-        crash_say(&job,
-                  "arguments are not those of a core pattern: it is put there by 'trawl-agent "
+        say(&job, "arguments are not those of a core pattern: it is put there by 'trawl-agent "
                   "crash-handler install'");
         return err_exit_code(ERR_INVALID);
     }

@@ -26,9 +26,6 @@ struct crash_job {
     struct os_exception *exception;
 };
 
-/* Into the kernel's log: there is no other. */
-void crash_say(const struct crash_job *job, const char *text);
-
 /* What is wanted that may mean this crash, as far as arguments tell. */
 void crash_wants_read(struct crash_job *job);
 /* Which of it does, once job->crash is there: sets want_core and want_whole, and notes that it is

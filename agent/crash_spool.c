@@ -183,24 +183,36 @@ int crash_spool_get(const struct crash_spool *spool, const char *name, struct bu
 
 /* ---- markers ---- */
 
+static int fill_marker(const struct crash_spool *spool, int fd, struct span who)
+{
+    if (geteuid() == 0 && fchown(fd, spool->uid, spool->gid) != 0)
+        return errno;
+    (void)flock(fd, LOCK_EX | LOCK_NB);
+    /* On a full disk it is empty: its name says that there was one. */
+    (void)write_all(fd, who);
+    return 0;
+}
+
 int crash_spool_begin(const struct crash_spool *spool, const uint8_t id[16], struct span who,
                       int *out, struct failure *f)
 {
-    char name[CRASH_NAME_SIZE];
+    char name[CRASH_NAME_SIZE], begun[CRASH_NAME_SIZE];
     crash_spool_name(id, "begun", name);
-    int fd = openat(spool->fd, name,
+    crash_spool_name(id, "begun" CRASH_BEGUN, begun);
+    int fd = openat(spool->fd, begun,
                     O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC | O_NOCTTY, 0600);
     if (fd < 0)
         return fail_errno(f, err_from_errno(errno), errno, "cannot make '%s/%s'", spool->path,
                           name);
-    (void)flock(fd, LOCK_EX | LOCK_NB);
-    if (geteuid() == 0 && fchown(fd, spool->uid, spool->gid) != 0) {
-        int e = errno;
+    int e = fill_marker(spool, fd, who);
+    /* Not by a new name for it: another handler's marker would be gone. */
+    if (e == 0 && linkat(spool->fd, begun, spool->fd, name, 0) != 0)
+        e = errno;
+    (void)unlinkat(spool->fd, begun, 0);
+    if (e) {
         close(fd);
-        return fail_errno(f, err_from_errno(e), e, "cannot give '%s' away", name);
+        return fail_errno(f, err_from_errno(e), e, "cannot make '%s/%s'", spool->path, name);
     }
-    /* On a full disk it is empty: its name says that there was one. */
-    (void)write_all(fd, who);
     *out = fd;
     return 0;
 }

@@ -59,7 +59,8 @@ int crash_spool_put(const struct crash_spool *spool, const char *name, struct sp
 /* Appends the contents to *out. ERR_NOTFOUND, ERR_LIMIT. */
 int crash_spool_get(const struct crash_spool *spool, const char *name, struct buf *out);
 
-/* The marker: a descriptor that holds its lock. ERR_EXISTS: another handler has it. */
+/* The marker, which comes to be with its owner, lock and contents at once, so that the agent can
+ * always read who it was. *fd holds its lock. ERR_EXISTS: another handler has it. */
 int crash_spool_begin(const struct crash_spool *spool, const uint8_t id[16], struct span who,
                       int *fd, struct failure *f);
 /* Whether the handler of a marker has died. */

@@ -2,8 +2,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """A program that crashes over and over: one group, the exact count, a few samples, and the evidence of another program's
 crash in the middle is whole; what agent and collector cost meanwhile. Then crashes while agent, collector and handlers are
-killed: each is counted once, the handler that was there before got every core, the core pattern is as it was. COUNT and RATE
-(a minute) say how many crashes the loop has, CRASHES how many there are among the kills, SEED which kills."""
+killed: each is counted once, the handler that was there before got every core, the core pattern is as it was; then handlers
+that are killed from their first instant on, where the kernel's line is all that may be left of a crash. COUNT and RATE (a
+minute) say how many crashes the loop has, CRASHES how many there are among the kills, EARLY among the early ones, SEED which
+kills."""
 import glob
 import os
 import random
@@ -19,6 +21,7 @@ from trawltest import BIN, TMP, Agent, Collector, Skip, case, check, check_equal
 COUNT = int(os.environ.get("COUNT", "200"))
 RATE = int(os.environ.get("RATE", "1000"))
 CRASHES = int(os.environ.get("CRASHES", "40"))
+EARLY = int(os.environ.get("EARLY", "24"))
 SEED = int(os.environ.get("SEED", str(os.getpid())))
 SAMPLES = 3
 MIB = 1 << 20
@@ -78,7 +81,7 @@ def an_agent_with_a_crash_handler():
     pattern, saver = CorePattern(), Saver(keep=False)
     write("/proc/sys/kernel/core_pattern", saver.pattern)
     subprocess.run(["gcc", "-O1", "-g", "-o", os.path.join(TMP, "exc-loop"), VICTIMS + "/loop.c"], check=True)
-    for name in ("exc-other", "exc-killed", "exc-lost"):
+    for name in ("exc-other", "exc-killed", "exc-lost", "exc-early"):
         own_copy(name, os.path.join(TMP, "exc-loop"))
     agent = Agent(c, "web-1", role="web")
     agent.wait_online()
@@ -217,6 +220,83 @@ def each_crash_among_kills_is_counted_once():
 
 def gaps():
     return [e for e in sre.trawl_json("events", "--last", "10m") if e["event"] == "data_gap" and "crash" in e["text"]]
+
+
+# ---- killed from the first instant on ----
+
+# Becomes the handler, and is killed after so many microseconds as the file beside it says: from before its first instruction.
+BRIEF = r"""
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <time.h>
+#include <unistd.h>
+int main(int argc, char **argv)
+{
+    long us = 0;
+    FILE *f = fopen(DELAY, "r");
+    if (!f || fscanf(f, "%ld", &us) != 1 || argc < 2)
+        return 1;
+    fclose(f);
+    pid_t self = getpid();
+    if (fork() == 0) {
+        close(0); /* the crashed process must not wait for us */
+        struct timespec t = {us / 1000000, us % 1000000 * 1000};
+        nanosleep(&t, NULL);
+        if (getppid() == self)
+            kill(self, SIGKILL);
+        _exit(0);
+    }
+    argv[0] = PROGRAM;
+    execv(PROGRAM, argv);
+    return 1;
+}
+"""
+
+
+def brief_handler():
+    path, delay = os.path.join(handler.directory, "b"), os.path.join(TMP, "delay")
+    subprocess.run(["gcc", "-x", "c", "-O1", "-o", path, "-", '-DDELAY="%s"' % delay, '-DPROGRAM="%s"' % handler.program],
+                   input=BRIEF, text=True, check=True)
+    return path, delay
+
+
+def lines_of_the_kernel(pids):
+    text = subprocess.run(["dmesg"], capture_output=True, text=True, errors="replace").stdout
+    return {pid for pid in pids if "exc-early[%d]: segfault" % pid in text}
+
+
+@case
+def a_handler_that_is_killed_from_its_start_on_leaves_one_word_or_none():
+    """Before its marker is there only the kernel's line tells of a crash; it limits how many it writes."""
+    numbers = random.Random(SEED)
+    path, delay = brief_handler()
+    ours = read("/proc/sys/kernel/core_pattern").strip()
+    write("/proc/sys/kernel/core_pattern", ours.replace(handler.program, path) + "\n")
+    pids = []
+    try:
+        for _ in range(EARLY):
+            write(delay, "%d" % int(10 ** numbers.uniform(1, 4.7)))  # 10 us to 50 ms
+            victim = subprocess.Popen([os.path.join(TMP, "exc-early")], stdin=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+            pids.append(victim.pid)
+            check_equal(victim.wait(60), -signal.SIGSEGV, "it ended by")
+            time.sleep(0.6)  # the kernel writes ten such lines in five seconds
+    finally:
+        write("/proc/sys/kernel/core_pattern", ours + "\n")
+    wait_for(lambda: not handlers(), "the handlers have ended")
+    spool = agent.directory + "/state/crash"
+    wait_for(lambda: not glob.glob(spool + "/*.begun") and not glob.glob(spool + "/*.pb"), "all of the spool to be told", 60)
+    lines = lines_of_the_kernel(pids)
+    wait_for(lambda: counted("exc-early") >= len(lines), "each of which the kernel has a line is counted", 60)
+    until = time.monotonic() + 4  # what would be counted twice comes by then
+    while time.monotonic() < until:
+        time.sleep(0.2)
+    by = {g["source"]: sum(h["count"] for h in group_of("exc-early") if h["source"] == g["source"]) for g in group_of("exc-early")}
+    print("      %d crashes: counted by %s; the kernel has %d lines" % (EARLY, by, len(lines)))
+    check(len(lines) <= counted("exc-early") <= EARLY, "%d of %d are counted, %d have a line" % (counted("exc-early"), EARLY, len(lines)))
+    check(len(lines) < EARLY or counted("exc-early") == EARLY, "each has a line, %d of %d are counted" % (counted("exc-early"), EARLY))
+    # Without both a handler that was killed early and one that was not, nothing was tested.
+    check(by.get("fault_line", 0) > 0 and by.get("crash", 0) > 0, "by whom they are counted: %s" % by)
 
 
 @case

@@ -338,3 +338,33 @@ TEST(a_site_without_room_is_tried_again_after_a_while)
         CHECK(claim(then));
     CHECK(!claim(then));
 }
+
+/* ---- markers ---- */
+
+TEST(a_marker_is_there_whole_or_not_at_all)
+{
+    uint8_t id[16];
+    struct buf got;
+    int fd = -1, other = -1;
+    struct stat st;
+    begin(PIECE);
+    id_of(1, id);
+    spool.uid = geteuid() == 0 ? 12345 : geteuid();
+    spool.gid = geteuid() == 0 ? 12346 : getegid();
+    REQUIRE(crash_spool_begin(&spool, id, span_str("who"), &fd, NULL) == 0);
+    CHECK(has(1, "begun"));
+    CHECK(!has(1, "begun.tmp"));
+    REQUIRE(fstat(fd, &st) == 0);
+    CHECK_EQ_INT(st.st_uid, spool.uid);
+    CHECK_EQ_INT(st.st_gid, spool.gid);
+    CHECK_EQ_INT(crash_spool_begin(&spool, id, span_str("else"), &other, NULL), ERR_EXISTS);
+    char name[CRASH_NAME_SIZE];
+    crash_spool_name(id, "begun", name);
+    CHECK(!crash_spool_is_orphan(&spool, name, 0)); /* it is locked */
+    buf_init(&got, 64);
+    CHECK_EQ_INT(crash_spool_get(&spool, name, &got), 0);
+    CHECK_EQ_STR(buf_str(&got), "who");
+    buf_done(&got);
+    close(fd);
+    CHECK(crash_spool_is_orphan(&spool, name, 0));
+}
