@@ -237,7 +237,7 @@ scenarios() {
     shift 2
     for script; do
         TRAWL_BIN=$build/$preset/bin BUILD_DIR=$build/$preset TRAWL_SOURCE=$root \
-            many "$prefix$(basename "$script" .sh)" timeout --kill-after=20 300 bash "$script"
+            many "$prefix$(basename "$script" .sh)" timeout --kill-after=20 600 bash "$script"
     done
 }
 
@@ -252,7 +252,8 @@ step_e2e() {
 # The scenarios in which most happens once more on the sanitized programs, with fewer rounds.
 step_sanitized() {
     build_preset asan || return
-    ROUNDS=10 KILLS=4 COUNT=30 CAPTURES=5 scenarios asan asan_ tests/e2e/{10,12,13,35,41,42,43,44,50,72,75}_*.sh
+    ROUNDS=10 KILLS=4 COUNT=30 CAPTURES=5 scenarios asan asan_ tests/e2e/{10,12,13,35,41,42,43,44,50,70,72,74,75,76}_*.sh \
+        tests/e2e/71_crash_agent.sh
 }
 
 # Figures, not checks: only on a machine that is left alone do they mean anything.

@@ -204,7 +204,7 @@ static void build_many(struct table *t)
     end(t, b);
 }
 
-TEST_LIMIT(many_pages_are_as_right_as_one, 60)
+TEST_LIMIT(many_pages_are_as_right_as_one, 300)
 {
     struct table t;
     char wanted[200];
