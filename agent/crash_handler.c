@@ -38,10 +38,19 @@ static void fill_outputs(void)
         close(fd);
 }
 
+/* Only when there is something to say, or before it is forbidden: opening it takes as long as
+ * everything else before the process is looked at. */
+static void open_kernel_log(struct crash_job *job)
+{
+    if (job->kernel < 0)
+        job->kernel = open("/dev/kmsg", O_WRONLY | O_CLOEXEC);
+}
+
 /* The kernel's log is the only one there is. */
-static void say(const struct crash_job *job, const char *text)
+static void say(struct crash_job *job, const char *text)
 {
     char line[400];
+    open_kernel_log(job);
     (void)text_format(line, sizeof line, "<4>trawl-agent: crash of pid %u: %s\n",
                       job->arguments.pid, text);
     if (job->kernel >= 0)
@@ -207,6 +216,7 @@ static int take(struct crash_job *job)
     job->want_core = job->want_core && limits.memory;
     bool keep = job->want_core || has_previous(job);
     int rc = os_crash_take(&job->arguments, &limits, job->core_fd, keep, &job->crash, &head, &f);
+    os_be_urgent(false); /* not whoever was there before, which is started next */
     if (rc)
         say(job, f.text);
     if (!job->crash) {
@@ -310,6 +320,7 @@ static int handle(struct crash_job *job)
     put_marker(job);
     read_wants(job);
     (void)take(job);
+    open_kernel_log(job);
     int rc = give_up_privileges(job, &f);
     if (rc) {
         say(job, f.text);
@@ -324,10 +335,11 @@ static int handle(struct crash_job *job)
 int crash_handler_main(int argc, char **argv)
 {
     static struct os_exception exception;
-    struct crash_job job = {.marker = -1, .core_fd = STDIN_FILENO, .exception = &exception};
+    struct crash_job job = {
+        .marker = -1, .kernel = -1, .core_fd = STDIN_FILENO, .exception = &exception};
     struct failure f = {0};
+    os_be_urgent(true); /* a process is held until we let it go, on a busy machine too */
     fill_outputs();
-    job.kernel = open("/dev/kmsg", O_WRONLY | O_CLOEXEC);
     if (read_arguments(&job.arguments, argc, argv)) {
         say(&job, "arguments are not those of a core pattern: it is put there by 'trawl-agent "
                   "crash-handler install'");
