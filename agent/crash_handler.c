@@ -43,10 +43,19 @@ static void fill_outputs(void)
         close(fd);
 }
 
+/* Only when there is something to say, or before it is forbidden: opening it takes as long as
+ * everything else before the process is looked at. */
+static void open_kernel_log(struct crash_job *job)
+{
+    if (job->kernel < 0)
+        job->kernel = open("/dev/kmsg", O_WRONLY | O_CLOEXEC);
+}
+
 /* The kernel's log is the only one there is. */
-static void say(const struct crash_job *job, const char *text)
+static void say(struct crash_job *job, const char *text)
 {
     char line[400];
+    open_kernel_log(job);
     (void)text_format(line, sizeof line, "<4>trawl-agent: crash of pid %u: %s\n",
                       job->arguments.pid, text);
     if (job->kernel >= 0)
@@ -184,6 +193,7 @@ static int take(struct crash_job *job)
     };
     bool keep = (job->may_want_core && limits.memory) || has_previous(job);
     int rc = os_crash_take(&job->arguments, &limits, job->core_fd, keep, &job->crash, &head, &f);
+    os_be_urgent(false); /* not whoever was there before, which is started next */
     if (rc)
         say(job, f.text);
     if (!job->crash) {
@@ -301,6 +311,7 @@ static int handle(struct crash_job *job)
         say(job, f.text); /* there will be no core, and who it was is told */
     crash_wants_read(job);
     (void)take(job);
+    open_kernel_log(job);
     int rc = give_up_privileges(job, &f);
     if (rc) {
         say(job, f.text);
@@ -335,9 +346,12 @@ static int run(struct crash_job *job, const char *config_path)
 int crash_handler_serve(const struct os_crash_arguments *arguments, int connection,
                         const char *config_path)
 {
-    struct crash_job job = {
-        .arguments = *arguments, .marker = -1, .core_fd = STDIN_FILENO, .by_socket = true};
-    job.kernel = open("/dev/kmsg", O_WRONLY | O_CLOEXEC);
+    struct crash_job job = {.arguments = *arguments,
+                            .marker = -1,
+                            .kernel = -1,
+                            .core_fd = STDIN_FILENO,
+                            .by_socket = true};
+    os_be_urgent(true);
     /* Where the kernel's pipe would be: nothing of ours keeps another copy. */
     if (dup2(connection, STDIN_FILENO) < 0)
         return err_exit_code(ERR_IO);
@@ -348,9 +362,9 @@ int crash_handler_serve(const struct os_crash_arguments *arguments, int connecti
 
 int crash_handler_main(int argc, char **argv)
 {
-    struct crash_job job = {.marker = -1, .core_fd = STDIN_FILENO};
+    struct crash_job job = {.marker = -1, .kernel = -1, .core_fd = STDIN_FILENO};
+    os_be_urgent(true); /* a process is held until we let it go, on a busy machine too */
     fill_outputs();
-    job.kernel = open("/dev/kmsg", O_WRONLY | O_CLOEXEC);
     if (read_arguments(&job.arguments, argc, argv)) {
         say(&job, "arguments are not those of a core pattern: it is put there by 'trawl-agent "
                   "crash-handler install'");

@@ -49,6 +49,7 @@ void os_crash_identify(struct os_crash_arguments *arguments);
 /*
  * Reads registers, signal and memory of the process on the other end of `core_fd` (the pipe that
  * the kernel writes the core into; its head, with the notes, is read), and lets go: closes core_fd
+ * and does nothing until the process is gone, for 250 ms at most, so as not to be in its way;
  * unless `keep_core`, which leaves it open behind what was read (*head are those bytes, borrowed
  * from the copy) for a handler that was there before. What could not be read stands in the copy: of
  * a process that cannot be proved to be the one that the kernel meant (pid, pidfd, start time,

@@ -52,6 +52,9 @@ void os_worker_kill(struct os_worker *worker);
 
 /* CPU time of this process so far and its private memory, for budgets and --self-test. */
 void os_self_usage(uint64_t *cpu_us, uint64_t *private_bytes, uint64_t *resident_bytes);
+/* True: before others, for the little that somebody waits for. False: as others, again. Errors are
+ * ignored. What is started meanwhile inherits it. */
+void os_be_urgent(bool urgent);
 /* Lowest CPU and I/O priority for this process (worker). Errors are ignored: it is a courtesy. */
 void os_be_nice(void);
 

@@ -7,6 +7,7 @@
 #ifndef TRAWL_AGENT_OS_LINUX_CRASH_LINUX_H
 #define TRAWL_AGENT_OS_LINUX_CRASH_LINUX_H
 
+#include <pthread.h>
 #include <signal.h>
 #include <stdbool.h>
 #include <stdint.h>
@@ -35,6 +36,12 @@ struct crash_thread {
     const uint8_t *second;
 };
 
+/* One of /proc/PID/task. */
+struct crash_task {
+    uint32_t tid;
+    char name[CRASH_COMM_SIZE];
+};
+
 /*
  * `dump` is what a dump is after its release, without ever having held the process: .process,
  * .maps, .auxv, .copies (pages of stacks, of the loader, of what registers point to, first pages of
@@ -61,7 +68,12 @@ struct os_crash {
     uint64_t exe_device, exe_inode; /* 0, 0: not known */
     char unit[128];
     struct buf status, limits, cgroup; /* of /proc/PID, as they were; may be empty */
-    int log_fds[CRASH_LOG_FILES];      /* regular files that it logged to; -1: none */
+    struct buf auxv;                   /* the same; the notes have it too */
+    pthread_t reader;                  /* of tasks, when reads_tasks */
+    bool reads_tasks;
+    struct crash_task *tasks; /* sorted by number */
+    size_t task_count;
+    int log_fds[CRASH_LOG_FILES]; /* regular files that it logged to; -1: none */
     char log_paths[CRASH_LOG_FILES][256];
     struct buf assembled;          /* stacks whose pages do not lie together in dump.copies */
     char missing[OS_MISSING_SIZE]; /* what could not be read, and why */

@@ -221,7 +221,7 @@ int crash_copy_memory(struct os_crash *c, const struct os_crash_limits *limits, 
     each &= ~(uint64_t)(SEGMENTS_PAGE - 1);
     size_t need = want_stacks(c, each, false) + threads * TLS_PAGES + LOADER_PAGES + HEADER_PAGES +
                   SECOND_PAGES + POINTED_PAGES + PYTHON_PAGES;
-    int rc = copies_init(&d->copies, need < pool ? need : pool, f);
+    int rc = copies_init_untouched(&d->copies, need < pool ? need : pool, f);
     if (rc)
         return rc;
     want_stacks(c, each, true);

@@ -9,6 +9,7 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -20,6 +21,7 @@
 #include "common/text.h"
 
 #define NAMED_THREADS_MAX 1024
+#define NAMED_ASIDE 16 /* names of more threads are read by a thread of ours */
 #define INNER_THREADS_MAX 256
 #define FDS_MAX 256
 #define OUTPUTS 3 /* descriptors below this one are its outputs */
@@ -36,6 +38,7 @@ void crash_init(struct os_crash *c, const struct os_crash_arguments *arguments)
     buf_init(&c->status, PROC_TEXT_SIZE);
     buf_init(&c->limits, PROC_TEXT_SIZE);
     buf_init(&c->cgroup, PROC_TEXT_SIZE);
+    buf_init(&c->auxv, DUMP_AUXV_MAX);
     maps_init(&c->dump.maps);
     areas_init(&c->dump.areas);
     c->dump.stop.pid_fd = -1;
@@ -72,6 +75,11 @@ void crash_forget(struct os_crash *c)
     buf_done(&c->status);
     buf_done(&c->limits);
     buf_done(&c->cgroup);
+    buf_done(&c->auxv);
+    crash_join_tasks(c);
+    free(c->tasks);
+    c->tasks = NULL;
+    c->task_count = 0;
     for (size_t i = 0; c->threads && i < c->dump.stop.count; i++)
         c->threads[i] =
             (struct crash_thread){.tid = c->threads[i].tid, .inner_tid = c->threads[i].inner_tid};
@@ -79,8 +87,7 @@ void crash_forget(struct os_crash *c)
     c->exe_device = c->exe_inode = 0;
     c->verified = c->has_memory = false;
     /* The start time may be that of another process; what the notes say is the kernel's word. */
-    if (c->notes.has_process)
-        text_copy(c->name, sizeof c->name, c->notes.name);
+    text_copy(c->name, sizeof c->name, c->notes.has_process ? c->notes.name : c->arguments.name);
 }
 
 /* ---- who it is ---- */
@@ -142,16 +149,6 @@ static int pid_of_pidfd(int pidfd)
     return (int)pid;
 }
 
-static bool has_same_auxv(const struct os_crash *c)
-{
-    char data[DUMP_AUXV_MAX];
-    struct span now;
-    if (proc_read_pid("", c->arguments.pid, "auxv", data, sizeof data, &now, NULL))
-        return false;
-    return now.size_bytes > 0 && c->notes.auxv.size_bytes >= now.size_bytes &&
-           memcmp(now.data, c->notes.auxv.data, now.size_bytes) == 0;
-}
-
 static void read_text(const struct os_crash *c, const char *leaf, struct buf *out)
 {
     char data[PROC_TEXT_SIZE];
@@ -188,9 +185,17 @@ int crash_read_identity(struct os_crash *c, bool any_state, struct failure *f)
                      state.size_bytes > 0 && state.data[0] == '1';
     if (!is_dumped && !any_state)
         return fail(f, ERR_GONE, "pid %u is not being dumped", c->arguments.pid);
-    if (!has_same_auxv(c))
-        return fail(f, ERR_GONE, "pid %u is not the process of this core", c->arguments.pid);
+    read_text(c, "auxv", &c->auxv);
     (void)read_executable(c->arguments.pid, &c->exe_device, &c->exe_inode);
+    return 0;
+}
+
+int crash_match_notes(const struct os_crash *c, struct failure *f)
+{
+    struct span theirs = c->notes.auxv;
+    if (c->auxv.size_bytes == 0 || theirs.size_bytes < c->auxv.size_bytes ||
+        memcmp(c->auxv.data, theirs.data, c->auxv.size_bytes) != 0)
+        return fail(f, ERR_GONE, "pid %u is not the process of this core", c->arguments.pid);
     return 0;
 }
 
@@ -207,17 +212,86 @@ int crash_check_identity(struct os_crash *c, struct failure *f)
 
 /* ---- threads ---- */
 
-static void read_name(const struct os_crash *c, struct crash_thread *t)
+/* There may be hundreds: three calls for each. The kernel gives a name in one piece. */
+static void read_name(int folder, uint32_t tid, char name[CRASH_COMM_SIZE])
 {
-    char leaf[64];
-    struct span text;
-    char data[CRASH_COMM_SIZE + 1];
-    snprintf(leaf, sizeof leaf, "task/%d/comm", t->tid);
-    if (proc_read_pid("", c->arguments.pid, leaf, data, sizeof data, &text, NULL))
+    char leaf[32], data[CRASH_COMM_SIZE];
+    (void)text_format(leaf, sizeof leaf, "%u/comm", tid);
+    int fd = openat(folder, leaf, O_RDONLY | O_CLOEXEC);
+    if (fd < 0)
         return;
-    while (text.size_bytes > 0 && text.data[text.size_bytes - 1] == '\n')
-        text.size_bytes--;
-    text_copy_span(t->name, sizeof t->name, text);
+    ssize_t got = read(fd, data, sizeof data);
+    close(fd);
+    while (got > 0 && data[got - 1] == '\n')
+        got--;
+    if (got > 0)
+        (void)text_copy_span(name, CRASH_COMM_SIZE, span_of(data, (size_t)got));
+}
+
+static int open_tasks(const struct os_crash *c)
+{
+    char path[PROC_PATH_SIZE];
+    proc_path(path, "", c->arguments.pid, "task");
+    return open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+}
+
+static void read_tasks(struct os_crash *c)
+{
+    char path[PROC_PATH_SIZE];
+    uint32_t *list = NULL;
+    size_t count = 0;
+    proc_path(path, "", c->arguments.pid, "task");
+    (void)proc_numbers(path, &list, &count, NAMED_THREADS_MAX, NULL);
+    int folder = list ? open_tasks(c) : -1;
+    if (folder >= 0)
+        c->tasks = calloc(count + 1, sizeof *c->tasks);
+    for (; c->tasks && c->task_count < count; c->task_count++) {
+        struct crash_task *task = &c->tasks[c->task_count];
+        task->tid = list[c->task_count];
+        read_name(folder, task->tid, task->name);
+    }
+    if (folder >= 0)
+        close(folder);
+    free(list);
+}
+
+static void *read_tasks_aside(void *context)
+{
+    read_tasks(context);
+    return NULL;
+}
+
+static void start_tasks(struct os_crash *c)
+{
+    struct span line;
+    uint64_t threads = 0;
+    bool are_many = proc_find_key(buf_span(&c->status), "Threads:", &line) == 0 &&
+                    proc_take_number(&line, &threads) == 0 && threads > NAMED_ASIDE;
+    c->reads_tasks = are_many && pthread_create(&c->reader, NULL, read_tasks_aside, c) == 0;
+    if (!c->reads_tasks)
+        read_tasks(c);
+}
+
+void crash_join_tasks(struct os_crash *c)
+{
+    if (c->reads_tasks)
+        (void)pthread_join(c->reader, NULL);
+    c->reads_tasks = false;
+}
+
+static const char *name_of(const struct os_crash *c, pid_t tid)
+{
+    size_t low = 0, high = c->task_count;
+    while (low < high) {
+        size_t middle = low + (high - low) / 2;
+        if (c->tasks[middle].tid == (uint32_t)tid)
+            return c->tasks[middle].name;
+        if (c->tasks[middle].tid < (uint32_t)tid)
+            low = middle + 1;
+        else
+            high = middle;
+    }
+    return "";
 }
 
 /* The last number of "NSpid:": the innermost. */
@@ -235,33 +309,41 @@ static bool inner_of(struct span status, uint64_t *inner, size_t *depth)
 /* In a pid namespace of its own the notes have other numbers than /proc. */
 static void map_threads(struct os_crash *c)
 {
-    char path[PROC_PATH_SIZE], data[PROC_TEXT_SIZE], leaf[64];
-    uint32_t *list = NULL;
-    size_t count = 0, depth;
-    proc_path(path, "", c->arguments.pid, "task");
+    char data[PROC_TEXT_SIZE], leaf[64];
+    size_t depth;
     for (size_t i = c->arguments.tid ? 1 : 0; i < c->dump.stop.count; i++)
         c->threads[i].tid = 0;
-    int rc = proc_numbers(path, &list, &count, INNER_THREADS_MAX, NULL);
-    if (rc == ERR_LIMIT)
+    if (c->task_count > INNER_THREADS_MAX)
         crash_miss(c, "numbers and names of threads beyond %d", INNER_THREADS_MAX);
-    for (size_t i = 0; list && i < count; i++) {
+    for (size_t i = 0; i < c->task_count && i < INNER_THREADS_MAX; i++) {
         struct span text;
         uint64_t inner = 0;
-        snprintf(leaf, sizeof leaf, "task/%u/status", list[i]);
+        snprintf(leaf, sizeof leaf, "task/%u/status", c->tasks[i].tid);
         if (proc_read_pid("", c->arguments.pid, leaf, data, sizeof data, &text, NULL) ||
             !inner_of(text, &inner, &depth))
             continue;
         for (size_t k = 0; k < c->dump.stop.count; k++)
             if (c->threads[k].inner_tid == (pid_t)inner)
-                c->threads[k].tid = (pid_t)list[i];
+                c->threads[k].tid = (pid_t)c->tasks[i].tid;
     }
-    free(list);
 }
 
-static void read_threads(struct os_crash *c)
+/* The one that failed may be beyond those that were listed. */
+static void name_failed(struct os_crash *c)
+{
+    struct crash_thread *t = &c->threads[0];
+    int folder = t->tid > 0 && !t->name[0] ? open_tasks(c) : -1;
+    if (folder < 0)
+        return;
+    read_name(folder, (uint32_t)t->tid, t->name);
+    close(folder);
+}
+
+void crash_name_threads(struct os_crash *c)
 {
     uint64_t inner = 0;
     size_t depth = 0;
+    crash_join_tasks(c);
     if (inner_of(buf_span(&c->status), &inner, &depth) && depth > 1)
         map_threads(c);
     if (c->arguments.tid == 0)
@@ -270,9 +352,9 @@ static void read_threads(struct os_crash *c)
         struct crash_thread *t = &c->threads[i];
         /* The core has them under the numbers that are right for who reads it here. */
         c->dump.stop.threads[i].tid = t->tid ? t->tid : t->inner_tid;
-        if (t->tid && i < NAMED_THREADS_MAX)
-            read_name(c, t);
+        (void)text_copy(t->name, sizeof t->name, name_of(c, t->tid));
     }
+    name_failed(c);
     c->dump.stop.process.pid = (uint32_t)c->dump.stop.threads[0].tid;
 }
 
@@ -341,13 +423,13 @@ static void open_logs(struct os_crash *c)
 void crash_read_texts(struct os_crash *c)
 {
     char comm[OS_PROCESS_NAME_SIZE];
+    start_tasks(c);
     read_text(c, "limits", &c->limits);
     read_text(c, "cgroup", &c->cgroup);
     (void)proc_link_pid("", c->arguments.pid, "exe", c->executable, sizeof c->executable, NULL);
     (void)proc_cgroup_unit(buf_span(&c->cgroup), c->unit, sizeof c->unit);
     text_copy(comm, sizeof comm, c->name);
     proc_full_name("", c->arguments.pid, comm, c->name);
-    read_threads(c);
     if (c->arguments.dumpable == 1)
         open_logs(c);
 }

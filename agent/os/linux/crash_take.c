@@ -18,7 +18,9 @@
 #include "agent/os/linux/crash_proc.h"
 #include "common/port.h"
 
-#define READ_BYTES (64u << 10)
+#define PIPE_BYTES (64u << 10)    /* that a pipe holds unless it is told otherwise */
+#define PIPE_BYTES_MAX (8u << 20) /* notes of some thousand threads */
+#define GONE_MS 250               /* that we stand back at most for the process to end */
 
 void crash_miss(struct os_crash *c, const char *format, ...)
 {
@@ -55,19 +57,41 @@ static int read_until(struct os_crash *c, int fd, uint64_t bytes, struct failure
     return 0;
 }
 
-static int read_head(struct os_crash *c, int fd, struct failure *f)
+/* How long the notes are. */
+static int read_extent(struct os_crash *c, int fd, struct crash_extent *out, struct failure *f)
 {
-    struct crash_extent extent = {.head_bytes = 0};
+    *out = (struct crash_extent){.head_bytes = 0};
     do {
-        int rc = crash_head_extent(buf_span(&c->core_head), &extent);
-        if (rc)
-            return fail(f, rc, "what was to be a core is none that can be read");
-        rc = read_until(c, fd, extent.head_bytes, f);
+        int rc = read_until(c, fd, out->head_bytes, f);
         if (rc)
             return rc;
-    } while (extent.notes_bytes == 0);
-    int rc = crash_notes_parse(
-        &c->notes, span_of(c->core_head.data + extent.notes_offset, (size_t)extent.notes_bytes));
+        rc = crash_head_extent(buf_span(&c->core_head), out);
+        if (rc)
+            return fail(f, rc, "what was to be a core is none that can be read");
+    } while (out->notes_bytes == 0);
+    return 0;
+}
+
+/*
+ * So that the kernel can write all notes while we look elsewhere (fcntl(2), F_SETPIPE_SZ). It
+ * begins a new page for a note that does not fit into the last one: half as much again. A pipe that
+ * cannot grow is only slower.
+ */
+static void make_pipe_hold(int fd, uint64_t bytes)
+{
+    bytes += bytes / 2;
+    if (bytes > PIPE_BYTES)
+        (void)fcntl(fd, F_SETPIPE_SZ, (int)(bytes < PIPE_BYTES_MAX ? bytes : PIPE_BYTES_MAX));
+}
+
+static int read_notes(struct os_crash *c, int fd, const struct crash_extent *extent,
+                      struct failure *f)
+{
+    int rc = read_until(c, fd, extent->head_bytes, f);
+    if (rc)
+        return rc;
+    rc = crash_notes_parse(
+        &c->notes, span_of(c->core_head.data + extent->notes_offset, (size_t)extent->notes_bytes));
     return rc ? fail(f, rc, "the notes of the core cannot be read: %s", err_text(rc)) : 0;
 }
 
@@ -75,7 +99,8 @@ static int read_head(struct os_crash *c, int fd, struct failure *f)
 
 static void *zeroed(size_t bytes)
 {
-    void *memory = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    void *memory = mmap(NULL, bytes, PROT_READ | PROT_WRITE,
+                        MAP_PRIVATE | MAP_ANONYMOUS | MAP_POPULATE, -1, 0);
     return memory == MAP_FAILED ? NULL : memory;
 }
 
@@ -177,46 +202,96 @@ static bool is_still_there(const struct os_crash *c, int core_fd, bool from_kern
     return from_kernel || !(fds[0].revents & POLLHUP);
 }
 
-/* Everything that needs the process. Afterwards it is known whether it was the right one. */
-static int look(struct os_crash *c, const struct os_crash_limits *limits, int core_fd,
-                bool from_kernel, struct failure *f)
+/* ---- while it is held: all of it, in this order ---- */
+
+/* 1. What needs no notes, while the kernel writes them. From here the names of threads are read. */
+static int look_around(struct os_crash *c, const struct os_crash_limits *limits, struct failure *f)
 {
+    if (pidfd_of(c) < 0)
+        return fail(f, ERR_GONE, "the process was gone already");
     int rc = crash_read_identity(c, limits->any_state, f);
     if (rc == 0)
         crash_read_texts(c);
-    if (rc == 0 && limits->memory) {
-        rc = maps_read(&c->dump.maps, c->arguments.pid, f);
-        if (rc == 0)
-            rc = crash_copy_memory(c, limits, f);
-        if (rc == 0)
-            rc = unwind_open(&c->unwind, (pid_t)c->arguments.pid, &c->dump.maps, f);
-        c->has_memory = rc == 0;
-        if (rc == 0)
-            crash_copy_python(c);
-    }
-    struct failure why = {0};
-    if (crash_check_identity(c, &why) || !is_still_there(c, core_fd, from_kernel)) {
-        crash_forget(c);
-        return why.code ? fail(f, why.code, "%s", why.text)
-                        : fail(f, ERR_GONE, "the process ended while it was read");
-    }
-    c->verified = true;
     return rc;
 }
 
-static void take(struct os_crash *c, const struct os_crash_limits *limits, int core_fd)
+/* 2. Who died of what. */
+static int take_notes(struct os_crash *c, const struct crash_extent *extent, int core_fd,
+                      struct failure *f)
 {
-    struct failure why = {0};
+    int rc = read_notes(c, core_fd, extent, f);
+    if (rc == 0)
+        complete_arguments(c);
+    if (rc == 0)
+        rc = fill_threads(c, f);
+    if (rc == 0)
+        fill_process(c);
+    else
+        c->dump.stop.count = 0;
+    return rc;
+}
+
+/* 3. What it had in memory. */
+static int look_inside(struct os_crash *c, const struct os_crash_limits *limits, struct failure *f)
+{
+    int rc = maps_read(&c->dump.maps, c->arguments.pid, f);
+    if (rc == 0)
+        rc = crash_copy_memory(c, limits, f);
+    if (rc == 0)
+        rc = unwind_open(&c->unwind, (pid_t)c->arguments.pid, &c->dump.maps, f);
+    c->has_memory = rc == 0;
+    if (rc == 0)
+        crash_copy_python(c);
+    return rc;
+}
+
+/* 4. The names are there: crash_name_threads(). 5. Whether all that was said of the process that
+ * the kernel meant. */
+static int prove(struct os_crash *c, int core_fd, bool from_kernel, struct failure *f)
+{
+    int rc = crash_check_identity(c, f);
+    if (rc == 0 && !is_still_there(c, core_fd, from_kernel))
+        rc = fail(f, ERR_GONE, "the process ended while it was read");
+    c->verified = rc == 0;
+    return rc;
+}
+
+static int take(struct os_crash *c, const struct os_crash_limits *limits, int core_fd,
+                struct failure *f)
+{
+    struct crash_extent extent;
+    struct failure who = {0}, memory = {0};
     bool from_kernel = c->arguments.pidfd >= 0;
-    if (pidfd_of(c) < 0)
-        crash_miss(c, "all but what the kernel said: the process was gone already");
-    else if (look(c, limits, core_fd, from_kernel, &why))
-        crash_miss(c, "%s: %s", c->verified ? "its memory" : "all but what the kernel said",
-                   why.text);
-    if (!limits->memory)
-        crash_miss(c, c->arguments.dumpable == 1
-                          ? "its memory: this host's policy does not allow it"
-                          : "its memory: it is setuid or protected from dumps");
+    int rc = read_extent(c, core_fd, &extent, f);
+    if (rc)
+        return rc;
+    make_pipe_hold(core_fd, extent.head_bytes);
+    int known = look_around(c, limits, &who);
+    rc = take_notes(c, &extent, core_fd, f);
+    if (rc == 0 && known == 0)
+        known = crash_match_notes(c, &who);
+    if (rc == 0 && known == 0) {
+        int inside = limits->memory ? look_inside(c, limits, &memory) : 0;
+        crash_name_threads(c);
+        known = prove(c, core_fd, from_kernel, &who);
+        if (known == 0 && inside)
+            crash_miss(c, "its memory: %s", memory.text);
+    }
+    if (rc || known)
+        crash_forget(c);
+    if (rc == 0 && known)
+        crash_miss(c, "all but what the kernel said: %s", who.text);
+    return rc;
+}
+
+/* ---- and let go ---- */
+
+/* Its end is work, and who waits for its port is not us: until it is over we do nothing. */
+static void stand_back(const struct os_crash *c)
+{
+    struct pollfd gone = {.fd = c->arguments.pidfd, .events = POLLIN};
+    if (gone.fd >= 0)
+        (void)poll(&gone, 1, GONE_MS);
 }
 
 int os_crash_take(const struct os_crash_arguments *arguments, const struct os_crash_limits *limits,
@@ -229,22 +304,19 @@ int os_crash_take(const struct os_crash_arguments *arguments, const struct os_cr
         return fail(f, ERR_NOMEM, "no memory for a crash");
     crash_init(c, arguments);
     c->started_us = started_us;
-    int rc = read_head(c, core_fd, f);
-    if (rc == 0)
-        complete_arguments(c);
-    if (rc == 0)
-        rc = fill_threads(c, f);
-    if (rc == 0) {
-        fill_process(c);
-        take(c, limits, core_fd);
-    } else {
-        c->dump.stop.count = 0;
-        crash_miss(c, "all but what the kernel's arguments say: %s", f ? f->text : err_text(rc));
-    }
+    int rc = take(c, limits, core_fd, f);
     *head = buf_span(&c->core_head);
     if (!keep_core)
         close(core_fd);
     c->held_us = port_mono_us() - started_us;
+    if (rc)
+        crash_miss(c, "all but what the kernel's arguments say: %s", f ? f->text : err_text(rc));
+    else if (!limits->memory)
+        crash_miss(c, arguments->dumpable == 1
+                          ? "its memory: this host's policy does not allow it"
+                          : "its memory: it is setuid or protected from dumps");
+    if (!keep_core && !limits->any_state)
+        stand_back(c);
     if (c->has_memory)
         crash_find_stacks(c);
     *out = c;

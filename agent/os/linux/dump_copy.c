@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * A set of pages copied out of a held process. Invariant: no page is in it twice, and between
- * copies_init() and copies_done() nothing is allocated. Called by dump*.c.
+ * copies_init() and copies_done() nothing is allocated. Called by dump*.c, and of a process that is
+ * dying by crash_memory.c.
  */
 #include "agent/os/linux/dump_linux.h"
 
@@ -13,11 +14,12 @@
 
 #define ADDRESS_MAX (1ull << 47)
 #define WHOLE_PAGES (~(uint64_t)(SEGMENTS_PAGE - 1))
+#define TOUCH_PAGES 8 /* fewer are touched as they are written to */
 
-static void *touched(size_t bytes)
+static void *map_memory(size_t bytes, int populate)
 {
-    void *memory = mmap(NULL, bytes, PROT_READ | PROT_WRITE,
-                        MAP_PRIVATE | MAP_ANONYMOUS | MAP_POPULATE, -1, 0);
+    void *memory =
+        mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | populate, -1, 0);
     return memory == MAP_FAILED ? NULL : memory;
 }
 
@@ -27,7 +29,7 @@ static void untouch(void *memory, size_t bytes)
         munmap(memory, bytes);
 }
 
-int copies_init(struct copies *copies, size_t pages, struct failure *f)
+static int make_room(struct copies *copies, size_t pages, bool touch, struct failure *f)
 {
     memset(copies, 0, sizeof *copies);
     if (pages == 0)
@@ -38,13 +40,24 @@ int copies_init(struct copies *copies, size_t pages, struct failure *f)
     while (copies->table_size < pages * 2)
         copies->table_size *= 2;
     copies->capacity = pages;
-    copies->pool = touched(pages * SEGMENTS_PAGE);
-    copies->list = touched(pages * sizeof *copies->list);
-    copies->table = touched(copies->table_size * sizeof *copies->table);
+    copies->is_touched = touch;
+    copies->pool = map_memory(pages * SEGMENTS_PAGE, touch ? MAP_POPULATE : 0);
+    copies->list = map_memory(pages * sizeof *copies->list, MAP_POPULATE);
+    copies->table = map_memory(copies->table_size * sizeof *copies->table, MAP_POPULATE);
     if (copies->pool && copies->list && copies->table)
         return 0;
     copies_done(copies);
     return fail(f, ERR_NOMEM, "no memory to copy %zu pages", pages);
+}
+
+int copies_init(struct copies *copies, size_t pages, struct failure *f)
+{
+    return make_room(copies, pages, true, f);
+}
+
+int copies_init_untouched(struct copies *copies, size_t pages, struct failure *f)
+{
+    return make_room(copies, pages, false, f);
 }
 
 void copies_done(struct copies *copies)
@@ -111,9 +124,20 @@ static size_t gather(const struct copies *copies, struct iovec *local, struct io
     return pieces;
 }
 
+/* One call (madvise(2), MADV_POPULATE_WRITE, since Linux 5.14) is cheaper than a fault for each
+ * page; where it fails, there are the faults. */
+static void touch_wanted(const struct copies *copies)
+{
+    size_t pages = copies->count - copies->fetched;
+    if (!copies->is_touched && pages >= TOUCH_PAGES)
+        (void)madvise(copies->pool + copies->fetched * SEGMENTS_PAGE, pages * SEGMENTS_PAGE,
+                      MADV_POPULATE_WRITE);
+}
+
 int copies_fetch(struct copies *copies, pid_t pid, const struct stop *stop)
 {
     struct iovec local[COPY_BATCH], remote[COPY_BATCH];
+    touch_wanted(copies);
     while (copies->fetched < copies->count) {
         size_t pieces = gather(copies, local, remote);
         ssize_t got = process_vm_readv(pid, local, pieces, remote, pieces, 0);

@@ -25,25 +25,29 @@ struct copied_page {
     bool there;    /* it could be read */
 };
 
-/* A set of pages with room for `capacity`; all memory is touched by copies_init(). Pages are first
- * wanted, then fetched; after copies_sort() they can be found. */
+/* A set of pages with room for `capacity`. Pages are first wanted, then fetched; after
+ * copies_sort() they can be found. */
 struct copies {
     uint8_t *pool;
     struct copied_page *list;
     uint32_t *table; /* hash of addresses: index + 1 */
     size_t capacity, table_size, count, fetched;
     uint64_t unreadable;
+    bool is_touched;
 };
 
+/* All memory is touched at once: fetching allocates nothing. */
 int copies_init(struct copies *copies, size_t pages, struct failure *f);
+/* Only what is fetched is: for room of which little is used, by who may allocate as it reads. */
+int copies_init_untouched(struct copies *copies, size_t pages, struct failure *f);
 void copies_done(struct copies *copies);
 /* False: no room. A page that is wanted already is fine. */
 bool copies_want(struct copies *copies, uint64_t address);
 /* Every page of [start, end), up to `pages_max` in all of the set. Returns how many have no room.
  */
 size_t copies_want_range(struct copies *copies, uint64_t start, uint64_t end, size_t pages_max);
-/* Reads what is wanted and not there yet. Neither allocates nor fails but by ERR_TIMEOUT (`stop`'s
- * time; NULL: none) and ERR_GONE. Pages that do not exist are left out. */
+/* Reads what is wanted and not there yet. Fails only by ERR_TIMEOUT (`stop`'s time; NULL: none) and
+ * ERR_GONE. Pages that do not exist are left out. */
 int copies_fetch(struct copies *copies, pid_t pid, const struct stop *stop);
 /* While it is held, by address; NULL: not fetched. */
 const uint8_t *copies_find(const struct copies *copies, uint64_t address);

@@ -32,6 +32,7 @@
 #define GIVE_DEPTH_MAX 16  /* folders below the one that is given */
 #define PASSED_MAX 4       /* descriptors looked for in one message, to close what is too much */
 #define REAP_LIMIT_MS 1000 /* how long os_worker_kill() waits for the end */
+#define NICE_URGENT (-10)  /* above services, below what keeps the machine going */
 #define NICE_WORKER 10     /* below services, above what is meant to starve */
 
 bool os_is_privileged(void)
@@ -541,6 +542,11 @@ void os_self_usage(uint64_t *cpu_us, uint64_t *private_bytes, uint64_t *resident
     *resident_bytes = line_kilobytes(text, "\nRss:");
     *private_bytes =
         line_kilobytes(text, "\nPrivate_Clean:") + line_kilobytes(text, "\nPrivate_Dirty:");
+}
+
+void os_be_urgent(bool urgent)
+{
+    setpriority(PRIO_PROCESS, 0, urgent ? NICE_URGENT : 0);
 }
 
 void os_be_nice(void)

@@ -108,6 +108,12 @@ void os_self_usage(uint64_t *cpu_us, uint64_t *private_bytes, uint64_t *resident
     *resident_bytes = memory.WorkingSetSize;
 }
 
+void os_be_urgent(bool urgent)
+{
+    SetPriorityClass(GetCurrentProcess(),
+                     urgent ? ABOVE_NORMAL_PRIORITY_CLASS : NORMAL_PRIORITY_CLASS);
+}
+
 void os_be_nice(void)
 {
     SetPriorityClass(GetCurrentProcess(), PROCESS_MODE_BACKGROUND_BEGIN);

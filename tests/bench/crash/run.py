@@ -5,11 +5,14 @@ file, systemd-coredump.
 
     cmake --build build/release && BUILD_DIR=build/release /usr/bin/python3 tests/bench/crash/run.py [--quick]
 
-Medians of --runs crashes in ms, and their ratio to no core at all. Nothing here passes or fails. Needs root; sets the machine's
+Medians of --runs crashes in ms, and their ratio to no core at all; of Trawl also how long its handler says that it held them,
+which is from where it reads the core to where it lets go (starting it comes before, dying after). Nothing here passes or fails. Needs root; sets the machine's
 core_pattern while it runs, under the lock that all tests share, and puts it back. systemd-coredump is measured where the package
 is installed: without systemd as init a small activator stands in for its socket."""
 import argparse
 import fcntl
+import glob
+import json
 import os
 import resource
 import select
@@ -103,6 +106,10 @@ class NoCore:
     def after(self):
         """What a crash left behind is done with."""
 
+    def held_ms(self):
+        """How long the handler itself says that it kept each process of which it has evidence."""
+        return []
+
 
 class Close(NoCore):
     name = "close"
@@ -134,6 +141,13 @@ class Trawl(NoCore):
         deadline = time.monotonic() + 60
         while handlers(self.state) and time.monotonic() < deadline:
             time.sleep(0.02)
+
+    def held_ms(self):
+        held = []
+        for path in glob.glob(os.path.join(self.state, "crash", "*.json")):
+            with open(path) as f:
+                held.append(json.load(f)["held_us"] / 1e3)
+        return held
 
     def __exit__(self, *_):
         self.run("remove")
@@ -251,11 +265,13 @@ def bench(chosen):
                 with kind() as way:
                     gone, free = measure(way, mib, threads, chosen.words,
                                          chosen.slow_runs if kind.slow else chosen.runs)
+                    held = way.held_ms()
                 middle = statistics.median(gone)
                 none = none or middle
-                print("%-24s %-8s %10.1f %10.1f %10.1f %10.1f   %.2f" % (
+                kept = "   held %.1f" % statistics.median(held) if held else ""
+                print("%-24s %-8s %10.1f %10.1f %10.1f %10.1f   %.2f%s" % (
                     "%d MiB, %d threads" % (mib, threads), way.name, middle, statistics.median(free), min(gone), max(gone),
-                    middle / none), flush=True)
+                    middle / none, kept), flush=True)
     if not os.path.exists(COREDUMPD):
         print("systemd-coredump was not measured: the package systemd-coredump is not installed")
 

@@ -5,8 +5,10 @@
  * a control: handed the pidfd of the other process, the same look finds it described.
  */
 #include <fcntl.h>
+#include <pthread.h>
 #include <sched.h>
 #include <signal.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -370,6 +372,105 @@ static void reuse(unsigned count, bool fooled)
         CHECK(sum.gone > 0);
     }
     fflush(stdout);
+}
+
+/* ---- many threads ---- */
+
+#define MANY 40u
+
+static void *named(void *ready)
+{
+    static atomic_uint count;
+    char own[16];
+    (void)text_format(own, sizeof own, "many-%u", atomic_fetch_add(&count, 1));
+    prctl(PR_SET_NAME, own);
+    (void)pthread_barrier_wait(ready);
+    for (;;)
+        pause();
+    return NULL;
+}
+
+static pid_t fork_many(void)
+{
+    int ends[2];
+    char byte;
+    REQUIRE(pipe2(ends, O_CLOEXEC) == 0);
+    pid_t pid = fork();
+    if (pid == 0) {
+        pthread_barrier_t ready;
+        pthread_t thread;
+        prctl(PR_SET_PDEATHSIG, SIGKILL);
+        pthread_barrier_init(&ready, NULL, MANY + 1);
+        for (unsigned i = 0; i < MANY; i++)
+            if (pthread_create(&thread, NULL, named, &ready))
+                _exit(1);
+        (void)pthread_barrier_wait(&ready);
+        (void)!write(ends[1], "", 1);
+        for (;;)
+            pause();
+    }
+    close(ends[1]);
+    REQUIRE(pid > 0 && read(ends[0], &byte, 1) == 1);
+    close(ends[0]);
+    return pid;
+}
+
+static struct os_crash *take_live(pid_t pid, struct span auxv)
+{
+    int ends[2];
+    struct buf head;
+    struct span unused;
+    struct os_crash *crash = NULL;
+    struct os_crash_arguments a = {
+        .pid = (uint32_t)pid, .tid = (uint32_t)pid, .dumpable = 1, .signal = SIGSEGV, .pidfd = -1};
+    struct os_crash_limits limits = {true, 65536, 1 << 20, true};
+    buf_init(&head, 1 << 17);
+    make_head(&head, pid, auxv, "many");
+    REQUIRE(pipe2(ends, O_CLOEXEC) == 0);
+    REQUIRE(write(ends[1], head.data, head.size_bytes) == (ssize_t)head.size_bytes);
+    os_crash_identify(&a);
+    (void)os_crash_take(&a, &limits, ends[0], false, &crash, &unused, NULL);
+    close(ends[1]);
+    buf_done(&head);
+    REQUIRE(crash != NULL);
+    close(crash->arguments.pidfd);
+    return crash;
+}
+
+TEST(names_of_many_threads_are_read_beside_the_rest)
+{
+    static char auxv[4096];
+    struct span aux;
+    pid_t pid = fork_many();
+    REQUIRE(proc_read_pid("", (uint32_t)pid, "auxv", auxv, sizeof auxv, &aux, NULL) == 0);
+    struct os_crash *crash = take_live(pid, aux);
+    unsigned found = 0;
+    CHECK(crash->verified && !crash->reads_tasks);
+    REQUIRE(crash->task_count == MANY + 1);
+    for (size_t i = 0; i < crash->task_count; i++)
+        found += strncmp(crash->tasks[i].name, "many-", 5) == 0;
+    CHECK_EQ_INT(found, MANY);
+    CHECK(crash->threads[0].name[0] != '\0');
+    CHECK_EQ_STR(crash->threads[0].name, crash->tasks[0].name);
+    os_crash_close(crash);
+    end(pid);
+}
+
+TEST(what_is_said_of_a_process_of_other_notes_is_dropped)
+{
+    static char auxv[4096];
+    struct span aux;
+    pid_t pid = fork_many();
+    REQUIRE(proc_read_pid("", (uint32_t)pid, "auxv", auxv, sizeof auxv, &aux, NULL) == 0);
+    auxv[8] ^= 1;
+    struct os_crash *crash = take_live(pid, aux);
+    CHECK(!crash->verified && !crash->has_memory && !crash->reads_tasks);
+    CHECK_EQ_INT(crash->task_count, 0);
+    CHECK_EQ_INT(crash->status.size_bytes, 0);
+    CHECK_EQ_STR(crash->threads[0].name, "");
+    CHECK(strstr(crash->missing, "is not the process of this core") != NULL);
+    os_crash_close(crash);
+    end(pid);
 }
 
 #define NO_NAMESPACE 77
