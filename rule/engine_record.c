@@ -188,3 +188,8 @@ int rule_engine_restore(struct rule_engine *e, struct span record, uint64_t mono
     e->revision++;
     return r;
 }
+
+uint64_t rule_engine_revision(const struct rule_engine *e)
+{
+    return e->revision;
+}

@@ -234,7 +234,7 @@ static void cell_unknown(struct cell *c, uint64_t now_us, uint64_t step_us)
 }
 
 static void cell_known(const struct term_state *t, struct cell *c, uint64_t now_us,
-                       uint64_t dead_us)
+                       uint64_t unknown_us)
 {
     const struct rule_term *term = t->term;
     bool is_ago = c->form == FORM_AGO;
@@ -242,7 +242,7 @@ static void cell_known(const struct term_state *t, struct cell *c, uint64_t now_
     enum truth truth = is_true ? TRUE : FALSE;
     if (c->truth != UNKNOWN && now_us - c->seen_us > RULE_HOLD_US)
         c->truth = UNKNOWN;
-    c->since_us += dead_us;
+    c->since_us += unknown_us;
     if (c->truth != truth)
         c->since_us = now_us;
     c->truth = c->now = c->hold = truth;
@@ -258,7 +258,8 @@ void cell_step(struct rule_engine *e, struct term_state *t, struct cell *c, uint
 {
     c->lack = look(e, t, c);
     if (c->lack == LACK_NONE)
-        cell_known(t, c, e->moment->mono_us, dead_us);
+        /* From the last value that was missing until now nothing is known either. */
+        cell_known(t, c, e->moment->mono_us, c->now == UNKNOWN ? step_us : dead_us);
     else
         cell_unknown(c, e->moment->mono_us, step_us);
 }

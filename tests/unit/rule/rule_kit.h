@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * A small world for the engine: a set of rules, a few series by slot, seconds that pass, and what was
- * decided. Times begin at KIT_BEGIN_US. Used by tests/unit/rule and the benchmark of rules.
+ * A small world for the engine: a set of rules, a few series by slot, seconds that pass, and what
+ * was decided. Times begin at KIT_BEGIN_US. Used by tests/unit/rule and the benchmark of rules.
  */
 #ifndef TESTS_RULE_KIT_H
 #define TESTS_RULE_KIT_H

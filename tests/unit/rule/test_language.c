@@ -11,9 +11,12 @@
 #include "trawl.pb.h"
 
 static const struct rule_counter counters[] = {
-    {"cpu.user", "us", true},          {"cpu.busy", "us", true},
-    {"memory.available", "bytes", false}, {"memory.total", "bytes", false},
-    {"tcp.retransmits", "1", true},    {"process.rss", "bytes", false},
+    {"cpu.user", "us", true},
+    {"cpu.busy", "us", true},
+    {"memory.available", "bytes", false},
+    {"memory.total", "bytes", false},
+    {"tcp.retransmits", "1", true},
+    {"process.rss", "bytes", false},
 };
 static const struct rule_catalogue known = {counters, sizeof counters / sizeof counters[0]};
 
@@ -154,8 +157,7 @@ TEST(what_is_refused_of_conditions)
     CHECK_EQ_STR(condition("a.a > 2x"), "line 1: expected how long ago, such as '10m ago', behind "
                                         "a factor, not 'then'");
     CHECK_EQ_STR(condition("a.a > 2x 10m"), "line 1: expected 'ago', not 'then'");
-    CHECK_EQ_STR(condition("a.a > 2x 2h ago"),
-                 "line 1: '2h' is out of range: 1 m to 1 h");
+    CHECK_EQ_STR(condition("a.a > 2x 2h ago"), "line 1: '2h' is out of range: 1 m to 1 h");
     CHECK_EQ_STR(condition("a.a / a.b > 2G"),
                  "line 1: a ratio is compared with a plain number or with '%'");
     CHECK_EQ_STR(condition("process /usr/bin/redis not running"),
@@ -176,8 +178,7 @@ TEST(what_is_refused_of_conditions)
     CHECK_EQ_STR(condition("hang tcp:localhost:80"),
                  "line 1: 'tcp:localhost:80': its host is no address such as 127.0.0.1 or [::1] "
                  "(names are not looked up)");
-    CHECK_EQ_STR(condition("hang tcp:127.0.0.1"),
-                 "line 1: 'tcp:127.0.0.1': a port is missing");
+    CHECK_EQ_STR(condition("hang tcp:127.0.0.1"), "line 1: 'tcp:127.0.0.1': a port is missing");
     CHECK_EQ_STR(condition("hang tcp:127.0.0.1:0"),
                  "line 1: 'tcp:127.0.0.1:0': its port is no number from 1 to 65535");
     CHECK_EQ_STR(condition("hang udp:127.0.0.1:53"),
@@ -261,9 +262,9 @@ TEST(clauses)
                  "line 2: there is a rule 'x' already, in line 1");
     CHECK_EQ_STR(canonical("rule x on * when a.a > 1 then run /bin/sh", NULL),
                  "line 1: expected 'capture' and kinds of evidence, not 'run'");
-    CHECK_EQ_STR(canonical("rule x on * when a.a > 1 then capture stacks of /bin/sh limit 1/h",
-                           NULL),
-                 "line 1: '/bin/sh' is no name of a process");
+    CHECK_EQ_STR(
+        canonical("rule x on * when a.a > 1 then capture stacks of /bin/sh limit 1/h", NULL),
+        "line 1: '/bin/sh' is no name of a process");
 }
 
 /* Memory comes only when it is written, and no word brings it along. */
@@ -383,8 +384,8 @@ TEST(numbers)
     CHECK_EQ_STR(text, "999999999999999.999T");
     REQUIRE(rule_number_parse("250ms", &n) == 0);
     CHECK(rule_number_value(&n) == 250000);
-    static const char *const bad[] = {"", "-", ".5", "1.", "1.2345", "1e3", "1000000000000000",
-                                      "5q", "5/d", "5%%", "+5", "0x10", NULL};
+    static const char *const bad[] = {"",   "-",   ".5",  "1.", "1.2345", "1e3", "1000000000000000",
+                                      "5q", "5/d", "5%%", "+5", "0x10",   NULL};
     for (size_t i = 0; bad[i]; i++)
         CHECK_EQ_INT(rule_number_parse(bad[i], &n), ERR_INVALID);
 }

@@ -25,11 +25,11 @@ static const char *pick(const char *const *words, size_t count)
 {
     return words[under((uint32_t)count)];
 }
-#define PICK(...)                                            \
-    pick((const char *const[]){__VA_ARGS__},                 \
+#define PICK(...)                            \
+    pick((const char *const[]){__VA_ARGS__}, \
          sizeof((const char *const[]){__VA_ARGS__}) / sizeof(char *))
 
-#define NAMES                                                                               \
+#define NAMES                                                                                 \
     PICK("redis-server", "\"Web Content\"", "a*", "\"then\"", "\"\\\"\\\\\"", "x?y", "\"#\"", \
          "\"(\"", "\"a,b\"", "node", "\"\xc3\xa4\"", "7")
 #define COUNTERS PICK("cpu.busy", "disk.io_time", "process.rss", "\"odd name.x\"", "a.b")
@@ -119,7 +119,7 @@ static void put_condition(struct buf *b, int depth, unsigned *terms, bool inside
     }
     const char *op = PICK(" and ", " or ");
     unsigned count = depth > 0 ? 1 + under(3) : 1;
-    for (unsigned i = 0; i < count && *terms > 0; i++) {
+    for (unsigned i = 0; i<count && * terms> 0; i++) {
         if (i)
             (void)buf_append_str(b, op);
         if (depth > 0 && under(3) == 0 && *terms > 4) {
@@ -144,8 +144,8 @@ static void put_rule(struct buf *b, unsigned number)
     put_condition(b, 3, &terms, false);
     (void)buf_printf(b, " then capture %s%s limit %u/%s %s\n",
                      PICK("stacks", "counters,logs", "triage , stacks0,net", "core", "mini"),
-                     PICK("", " of x", " of \"limit\"", " of \"a b\""), 1 + (unsigned)under(20), PICK("h", "d"),
-                     PICK("", "peers role", "peers role , rack"));
+                     PICK("", " of x", " of \"limit\"", " of \"a b\""), 1 + (unsigned)under(20),
+                     PICK("h", "d"), PICK("", "peers role", "peers role , rack"));
 }
 
 /* ---- the same, member by member ---- */
