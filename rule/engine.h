@@ -74,7 +74,7 @@ int rule_engine_replace(struct rule_engine *engine, struct rule_set *set);
 /* ---- counters ---- */
 
 struct rule_series {
-    const char *name;     /* "disk.io_time" */
+    const char *name;     /* "disk.busy_time" */
     const char *instance; /* "sda"; of process.* the process; "" for the host */
     const char *unit;     /* "us", "bytes", ... */
     bool is_count;        /* rises; a fall is a restart, never a negative rate */

@@ -64,15 +64,14 @@ TEST(no_more_than_its_limit)
     kit_close(&k);
 }
 
-/* Stops the engine, and starts another `down_us` later, with other times on its clock. */
-static void restart(struct kit *k, const char *text, uint64_t down_us, uint64_t elapsed_us)
+/* Stops the engine, and starts another with other times on its clock. */
+static void restart(struct kit *k, const char *text, uint64_t elapsed_us)
 {
     struct buf record;
     struct failure f = {0};
     buf_init(&record, RULE_RECORD_MAX);
     REQUIRE(rule_engine_record(k->engine, k->now_us, &record) == 0);
     kit_close(k);
-    (void)down_us;
     open_with_series(k, text);
     k->now_us = 7 * KIT_SECOND_US; /* just booted: less than any age */
     REQUIRE(rule_engine_restore(k->engine, buf_span(&record), k->now_us, elapsed_us, &f) == 0);
@@ -84,17 +83,17 @@ TEST(limits_outlive_the_engine)
     struct kit k;
     open_with_series(&k, rules);
     once(&k);
-    restart(&k, rules, 0, 0);
+    restart(&k, rules, 0);
     for (int i = 0; i < 3; i++)
         once(&k);
     CHECK_EQ_INT(fired(&k, "a", RULE_FIRED), 1);
     CHECK_EQ_INT(fired(&k, "b", RULE_FIRED), 2);
-    restart(&k, rules, 0, 0);
+    restart(&k, rules, 0);
     for (int i = 0; i < 3; i++)
         once(&k);
     CHECK_EQ_INT(fired(&k, "a", RULE_FIRED), 0);
     CHECK_EQ_INT(fired(&k, "b", RULE_FIRED), 0);
-    restart(&k, rules, HOUR_US, HOUR_US); /* an hour was certainly between */
+    restart(&k, rules, HOUR_US); /* an hour was certainly between */
     for (int i = 0; i < 3; i++)
         once(&k);
     CHECK_EQ_INT(fired(&k, "a", RULE_FIRED), 2);
@@ -107,13 +106,13 @@ TEST(a_rule_that_fired_goes_on_firing)
     struct kit k;
     open_with_series(&k, rules);
     kit_hold(&k, 11, 1);
-    restart(&k, rules, 0, 0);
+    restart(&k, rules, 0);
     kit_hold(&k, 11, 20);
     CHECK_EQ_INT(k.count, 0); /* it has fired for this already */
     kit_hold(&k, 5, 11);
     CHECK_EQ_INT(fired(&k, "a", RULE_QUIET), 1);
     kit_hold(&k, 11, 1);
-    restart(&k, "rule a on * when a.a > 10.5 then capture logs limit 5/h", 0, 0);
+    restart(&k, "rule a on * when a.a > 10.5 then capture logs limit 5/h", 0);
     kit_hold(&k, 11, 1);
     CHECK_EQ_INT(fired(&k, "a", RULE_FIRED), 1); /* another condition, other news */
     kit_close(&k);
@@ -137,7 +136,7 @@ TEST(a_changed_rule_keeps_its_count)
     /* Taken out and put in again is no way around either. */
     REQUIRE(rule_engine_replace(k.engine, kit_set("")) == 0);
     kit_seconds(&k, 5);
-    restart(&k, rules, 0, 0);
+    restart(&k, rules, 0);
     forget(&k);
     once(&k);
     CHECK_EQ_INT(fired(&k, "a", RULE_SUPPRESSED), 1);
@@ -276,5 +275,50 @@ TEST(names_come_and_go)
         CHECK_EQ_INT(k.count, 2 * RULES_MAX);
         CHECK_EQ_INT(k.decided[0].verdict, RULE_SUPPRESSED);
     }
+    kit_close(&k);
+}
+
+/* An hour to the microsecond. */
+TEST(the_edge_of_an_hour)
+{
+    for (uint64_t early_us = 0; early_us <= 1; early_us++) {
+        struct kit k;
+        open_with_series(&k, "rule a on * when a.a > 10 then capture logs limit 1/h");
+        once(&k);
+        k.values[0] = 11;
+        REQUIRE(kit_step_after(&k, HOUR_US - 11 * KIT_SECOND_US - early_us) == 0);
+        CHECK_EQ_INT(fired(&k, "a", RULE_FIRED), early_us ? 1 : 2);
+        CHECK_EQ_INT(fired(&k, "a", RULE_SUPPRESSED), early_us);
+        kit_close(&k);
+    }
+}
+
+TEST(out_and_in_again_within_one_life)
+{
+    struct kit k;
+    open_with_series(&k, rules);
+    kit_hold(&k, 11, 1);
+    REQUIRE(rule_engine_replace(k.engine, kit_set("")) == 0);
+    REQUIRE(rule_engine_replace(k.engine, kit_set(rules)) == 0);
+    kit_series(&k, 0, "a.a", "", "1", false, 0);
+    forget(&k);
+    kit_hold(&k, 11, 1); /* it is another one now, with the count of the first */
+    CHECK_EQ_INT(fired(&k, "a", RULE_FIRED), 1);
+    kit_hold(&k, 5, 11);
+    once(&k);
+    CHECK_EQ_INT(fired(&k, "a", RULE_SUPPRESSED), 1);
+    kit_close(&k);
+}
+
+/* What fired more than a day ago counts against nothing, but it has fired. */
+TEST(a_rule_that_fires_for_days)
+{
+    struct kit k;
+    open_with_series(&k, rules);
+    kit_hold(&k, 11, 1);
+    REQUIRE(kit_step_after(&k, 25 * HOUR_US) == 0);
+    restart(&k, rules, 0);
+    kit_hold(&k, 11, 5);
+    CHECK_EQ_INT(k.count, 0);
     kit_close(&k);
 }

@@ -31,7 +31,7 @@ static const struct rule_counter counters[] = {
     {"process.rss", "bytes", false},      {"memory.available", "bytes", false},
     {"memory.total", "bytes", false},     {"tcp.retransmits", "1", true},
     {"tcp.listen_overflows", "1", true},  {"cpu.busy", "us", true},
-    {"net.receive_bytes", "bytes", true}, {"disk.io_time", "us", true},
+    {"net.receive_bytes", "bytes", true}, {"disk.busy_time", "us", true},
     {"pressure.memory.full", "us", true}, {"pressure.io.full", "us", true},
     {"tcp.established", "1", false},
 };

@@ -32,7 +32,7 @@ static const char *pick(const char *const *words, size_t count)
 #define NAMES                                                                                 \
     PICK("redis-server", "\"Web Content\"", "a*", "\"then\"", "\"\\\"\\\\\"", "x?y", "\"#\"", \
          "\"(\"", "\"a,b\"", "node", "\"\xc3\xa4\"", "7")
-#define COUNTERS PICK("cpu.busy", "disk.io_time", "process.rss", "\"odd name.x\"", "a.b")
+#define COUNTERS PICK("cpu.busy", "disk.busy_time", "process.rss", "\"odd name.x\"", "a.b")
 #define WINDOWS PICK("1s", "90s", "10m", "600s", "2h", "24h", "1d")
 
 static void put_number(struct buf *b, const char *per)
