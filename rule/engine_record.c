@@ -92,9 +92,9 @@ int rule_engine_record(const struct rule_engine *e, uint64_t mono_us, struct buf
 /* What one entry says; times are on the clock of the life that now begins. */
 static int take_account(struct span *s, int64_t now_us, uint64_t elapsed_us, struct account *a)
 {
-    uint64_t length, count, age;
-    uint8_t firing;
-    struct span name;
+    uint64_t length = 0, count = 0, age;
+    uint8_t firing = 0;
+    struct span name = {.data = NULL};
     int e = span_take_varint(s, &length);
     if (!e && (length < 1 || length >= sizeof a->name))
         return ERR_CORRUPT;

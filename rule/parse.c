@@ -124,7 +124,7 @@ int parse_copy(struct parser *p, const char *text, size_t length, const char **o
 int parse_list(struct parser *p, const char *what, const char **out)
 {
     char joined[RULE_SELECTOR_SIZE];
-    size_t length = 0;
+    size_t length = 0; /* no terminator: parse_copy() puts it */
     const struct token *first = parse_peek(p), *t;
     do {
         const char *word;
@@ -135,7 +135,8 @@ int parse_list(struct parser *p, const char *what, const char **out)
         if (length + bytes >= sizeof joined)
             return parse_fail(p, first, "%s is longer than %d characters", what,
                               RULE_SELECTOR_SIZE - 1);
-        memcpy(joined + length, word, bytes);
+        for (size_t i = 0; i < bytes; i++)
+            joined[length + i] = word[i];
         length += bytes;
         t = parse_peek(p);
     } while (joined[length - 1] == ',' || (t->kind == TOKEN_WORD && t->text[0] == ','));
@@ -326,14 +327,14 @@ int rule_parse(struct span text, const struct rule_catalogue *known, struct rule
     if (e)
         return e;
     p.set = calloc(1, sizeof *p.set);
-    if (!p.set)
-        e = fail(f, ERR_NOMEM, "out of memory for rules");
+    if (!p.set) {
+        tokens_done(&p.tokens);
+        return fail(f, ERR_NOMEM, "out of memory for rules");
+    }
     while (!e && parse_peek(&p)->kind != TOKEN_END)
         e = add_rule(&p);
-    if (p.set) {
-        p.set->words = p.tokens.words;
-        p.tokens.words = NULL;
-    }
+    p.set->words = p.tokens.words;
+    p.tokens.words = NULL;
     tokens_done(&p.tokens);
     if (e) {
         rule_set_close(p.set);
