@@ -136,7 +136,7 @@ step_unit() {
     for source in tests/unit/*/test_*.c; do
         [ -e "$source" ] || continue
         program=$(unit_name "$source") found=1
-        many "$program" timeout --kill-after=10 300 "$build/asan/unit/$program"
+        many "$program" timeout --kill-after=10 900 "$build/asan/unit/$program"
     done
     [ -n "$found" ] || { echo "FAIL  no unit tests"; count 0 1 0; }
     for source in tests/fuzz/fuzz_*.c; do
@@ -172,7 +172,7 @@ step_threads() {
     # This compiler's thread sanitizer cannot place its shadow when the kernel randomises more address bits than it knew.
     setarch "$(uname -m)" -R true 2>/dev/null && steady=(setarch "$(uname -m)" -R)
     for program in "${targets[@]}"; do
-        many "tsan_$program" timeout --kill-after=10 300 "${steady[@]}" "$build/tsan/unit/$program"
+        many "tsan_$program" timeout --kill-after=10 900 "${steady[@]}" "$build/tsan/unit/$program"
     done
 }
 

@@ -42,7 +42,7 @@ def the_setting_puts_it_there_and_takes_it_out():
     agent = Agent(Collector(), "web-1", "--crash-handler", "--crash-file", ROOT + "/handler")
     spool = agent.directory + "/state/crash"
     wait_for(lambda: os.path.exists(spool + "/table"), "the spool")
-    check("trawl-agent crash" in pattern(), pattern())
+    wait_for(lambda: "trawl-agent crash" in pattern(), "the handler in the core pattern")
     subprocess.run(["python3", "-c", "import os; os.abort()"])
     wait_for(lambda: glob.glob(spool + "/*.told"), "the crash to be told", 20)
     agent.kill()

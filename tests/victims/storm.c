@@ -80,7 +80,7 @@ int main(void)
     stopping = 1;
     pthread_join(thread, NULL);
     /* What was sent is queued already: a receiver takes it when it next runs. */
-    for (int i = 0; i < 2000 && received < sent; i++)
+    for (int i = 0; i < 30000 && received < sent; i++)
         usleep(1000);
     printf("%lu %lu %lu %lu\n", sent, received, out_of_order, children);
     fflush(stdout);

@@ -58,7 +58,6 @@ static uint64_t now_us(void)
 NOINLINE static void *heartbeat(void *argument)
 {
     (void)argument;
-    pthread_setname_np(pthread_self(), "heartbeat");
     uint64_t last = now_us();
     for (;;) {
         uint64_t now = now_us();
@@ -77,8 +76,7 @@ static void start(void *(*run)(void *), int number, const char *name)
     pthread_attr_setstacksize(&attributes, 256 << 10);
     if (pthread_create(&thread, &attributes, run, (void *)(intptr_t)number) != 0)
         exit(1);
-    if (name)
-        pthread_setname_np(thread, name);
+    pthread_setname_np(thread, name);
 }
 
 int main(int argc, char **argv)
@@ -89,7 +87,7 @@ int main(int argc, char **argv)
     for (int i = 0; i < count; i++)
         start(sleeper, i, "sleeper");
     if (beats)
-        start(heartbeat, 0, NULL);
+        start(heartbeat, 0, "heartbeat");
     puts("ready");
     fflush(stdout);
     char line[64];

@@ -5,6 +5,7 @@
  */
 #include "agent/broker.h"
 
+#include <fcntl.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -41,12 +42,17 @@ static struct bench *open_bench(const char *policy)
     b->settings.policy_path = b->policy;
     REQUIRE(os_broker_fork(broker_run, &b->settings, &b->fd, &f) == 0);
     /* Not a child of the broker's own family: those are left out of what is found. */
+    int ready[2];
+    char byte;
+    REQUIRE(pipe(ready) == 0 && fcntl(ready[1], F_SETFD, FD_CLOEXEC) == 0);
     b->victim = fork();
     if (b->victim == 0) {
-        execl("/bin/sleep", "sleep", "60", (char *)NULL);
+        execl("/bin/sleep", "sleep", "600", (char *)NULL);
         _exit(1);
     }
-    usleep(50000);
+    close(ready[1]);
+    (void)!read(ready[0], &byte, 1); /* it closes when the other program was started */
+    close(ready[0]);
     return b;
 }
 
@@ -66,7 +72,7 @@ static int ask(struct bench *b, enum broker_op op, int pass_fd)
     b->request.op = op;
     b->request.id++;
     REQUIRE(os_message_send(b->fd, &b->request, sizeof b->request, pass_fd, &f) == 0);
-    REQUIRE(os_message_receive(b->fd, &b->reply, sizeof b->reply, NULL, 15000, &f) == 0);
+    REQUIRE(os_message_receive(b->fd, &b->reply, sizeof b->reply, NULL, 50000, &f) == 0);
     CHECK_EQ_INT(b->reply.id, b->request.id);
     return b->reply.error;
 }

@@ -551,17 +551,17 @@ TEST(a_window_is_waited_for_once)
     trawl_v1_CollectorMessage m = order_with(1, "profile", PID_FINE);
     snprintf(m.body.order.what[m.body.order.what_count++], 16, "events");
     m.body.order.last_us = 60000000;
-    m.body.order.for_us = 15000000;
+    m.body.order.for_us = 50000000;
     kit_say(k, &m);
     kit_settle(k);
-    clock_fake_advance(&k->clock, 15000000); /* its worker runs now */
+    clock_fake_advance(&k->clock, 50000000); /* its worker runs now */
     uint64_t began_us = port_mono_us();
     for (int i = 0; i < 100 && kit_seal_all(k) != 2; i++) {
         usleep(20000);
         kit_settle(k);
     }
     REQUIRE(kit_wait_verdict(k, 1, trawl_v1_State_DONE));
-    CHECK(port_mono_us() - began_us < 8000000);
+    CHECK(port_mono_us() - began_us < 45000000);
     CHECK_EQ_INT(k->message.body.verdict.artifacts, 2);
     kit_close(k);
 }

@@ -12,7 +12,7 @@ TEST(a_core_arrives_whole_and_its_order_is_done)
 {
     struct shelf *s = open_shelf();
     core_order(s, 1, PID_LARGE, 20000);
-    REQUIRE(drive_to_verdict(s, 1, 15));
+    REQUIRE(drive_to_verdict(s, 1, 50));
     CHECK_EQ_INT(kit_verdict(s->kit, 1)->state, trawl_v1_State_DONE);
     check_arrived(s, 20000);
     CHECK_EQ_STR(s->meta.kind, "core");
@@ -33,7 +33,7 @@ TEST(small_ones_of_every_size_arrive_too)
     for (size_t i = 0; i < sizeof sizes / sizeof sizes[0]; i++) {
         struct shelf *s = open_shelf();
         core_order(s, 1, PID_LARGE, sizes[i]);
-        REQUIRE(drive_to_verdict(s, 1, 5));
+        REQUIRE(drive_to_verdict(s, 1, 50));
         CHECK_EQ_INT(kit_verdict(s->kit, 1)->state, trawl_v1_State_DONE);
         check_arrived(s, sizes[i]);
         close_shelf(s);
@@ -54,7 +54,7 @@ TEST(a_lost_connection_loses_and_repeats_nothing)
         kit_connect(s->kit, 0, 0);
     }
     s->slow = 0;
-    REQUIRE(drive_to_verdict(s, 1, 15));
+    REQUIRE(drive_to_verdict(s, 1, 50));
     CHECK_EQ_INT(kit_verdict(s->kit, 1)->state, trawl_v1_State_DONE);
     check_arrived(s, 20000);
     CHECK(s->statuses > 1);
@@ -68,7 +68,7 @@ TEST(what_another_agent_left_under_the_number_is_let_be)
     s->pieces = 8;
     s->size_bytes = 8 * CODEC_PIECE_SIZE;
     core_order(s, 1, PID_LARGE, 3000);
-    REQUIRE(drive_to_verdict(s, 1, 5));
+    REQUIRE(drive_to_verdict(s, 1, 50));
     CHECK_EQ_INT(kit_verdict(s->kit, 1)->state, trawl_v1_State_DONE);
     CHECK_EQ_INT(s->no, 2);
     check_arrived(s, 3000);
@@ -85,7 +85,7 @@ TEST(a_collector_that_lost_what_it_had_ends_the_artifact)
         (void)uv_run(&s->kit->loop, UV_RUN_NOWAIT);
     s->pieces = 2;
     kit_connect(s->kit, 0, 0);
-    REQUIRE(drive_to_verdict(s, 1, 5));
+    REQUIRE(drive_to_verdict(s, 1, 50));
     CHECK_EQ_INT(kit_verdict(s->kit, 1)->state, trawl_v1_State_FAILED);
     CHECK(strstr(kit_verdict(s->kit, 1)->reason, "the collector has lost") != NULL);
     close_shelf(s);
@@ -95,7 +95,7 @@ TEST(a_worker_that_fails_at_the_end_leaves_no_artifact)
 {
     struct shelf *s = open_shelf();
     core_order(s, 1, PID_LARGE_BAD, 5000);
-    REQUIRE(drive_to_verdict(s, 1, 5));
+    REQUIRE(drive_to_verdict(s, 1, 50));
     CHECK_EQ_INT(kit_verdict(s->kit, 1)->state, trawl_v1_State_FAILED);
     CHECK(strstr(kit_verdict(s->kit, 1)->reason, "the copy was killed") != NULL);
     CHECK(!s->is_sealed);
@@ -118,7 +118,7 @@ TEST(cancelling_ends_a_stream_at_once)
     drive_to_piece(s, 50);
     m.body.cancel.order = 1;
     kit_say(s->kit, &m);
-    REQUIRE(drive_to_verdict(s, 1, 5));
+    REQUIRE(drive_to_verdict(s, 1, 50));
     CHECK_EQ_INT(kit_verdict(s->kit, 1)->state, trawl_v1_State_CANCELLED);
     for (int i = 0; i < 200; i++)
         drive(s);
@@ -127,7 +127,7 @@ TEST(cancelling_ends_a_stream_at_once)
     kit_order(s->kit, 2, "triage", "one", 0);
     kit_wait_artifact(s->kit);
     CHECK_EQ_INT(kit_seal_all(s->kit), 1);
-    REQUIRE(drive_to_verdict(s, 2, 5));
+    REQUIRE(drive_to_verdict(s, 2, 50));
     CHECK_EQ_INT(kit_verdict(s->kit, 2)->state, trawl_v1_State_DONE);
     close_shelf(s);
 }
@@ -144,7 +144,7 @@ TEST(cancelling_while_only_the_collector_is_waited_for)
     CHECK_EQ_INT(kit_verdict(s->kit, 1)->state, trawl_v1_State_RUNNING);
     m.body.cancel.order = 1;
     kit_say(s->kit, &m);
-    REQUIRE(drive_to_verdict(s, 1, 5));
+    REQUIRE(drive_to_verdict(s, 1, 50));
     CHECK_EQ_INT(capture_peek_stream(s->kit->capture), 0);
     close_shelf(s);
 }
@@ -160,7 +160,7 @@ TEST(nobody_is_waited_for_for_ever)
     CHECK(capture_peek_stream(s->kit->capture) != 0);
     clock_fake_advance(&s->kit->clock, 2000000);
     capture_tick(s->kit->capture);
-    REQUIRE(drive_to_verdict(s, 1, 5));
+    REQUIRE(drive_to_verdict(s, 1, 50));
     CHECK_EQ_INT(kit_verdict(s->kit, 1)->state, trawl_v1_State_FAILED);
     CHECK(strstr(kit_verdict(s->kit, 1)->reason, "did not take it in time") != NULL);
     close_shelf(s);
@@ -220,13 +220,13 @@ TEST(one_core_after_the_other_and_never_two_at_once)
     CHECK_EQ_INT(kit_verdict(k, 2)->state, trawl_v1_State_QUEUED);
     drive_to_piece(s, 60);
     CHECK_EQ_INT(kit_verdict(k, 2)->state, trawl_v1_State_QUEUED);
-    REQUIRE(drive_to_verdict(s, 1, 5));
+    REQUIRE(drive_to_verdict(s, 1, 50));
     /* The shelf is for one artifact: cleared for the second. */
     s->pieces = 0;
     s->size_bytes = 0;
     s->is_sealed = false;
     s->hash = pki_sha256_open();
-    REQUIRE(drive_to_verdict(s, 2, 5));
+    REQUIRE(drive_to_verdict(s, 2, 50));
     CHECK_EQ_INT(kit_verdict(k, 2)->state, trawl_v1_State_DONE);
     check_arrived(s, 64);
     close_shelf(s);

@@ -132,7 +132,7 @@ static pid_t run_victim(const char *port, const char *word, const char *number)
         execl(VICTIM, "watched", "listen", port, word, number, (char *)NULL);
         _exit(127);
     }
-    usleep(200000);
+    kit_await_listener(atoi(port));
     return pid;
 }
 
@@ -142,12 +142,24 @@ static void end_victim(pid_t pid)
     (void)waitpid(pid, NULL, 0);
 }
 
-static void open_probe(const char *probe)
+static void open_probe_for(const char *probe, const char *timeout)
 {
     struct failure f = {0, ""};
     watch_kit_open(&k, followed);
-    snprintf(k.settings.probe, sizeof k.settings.probe, "%s every=200ms timeout=300ms", probe);
+    snprintf(k.settings.probe, sizeof k.settings.probe, "%s every=200ms timeout=%s", probe,
+             timeout);
     REQUIRE(watch_probe_open(&k.source, &k.context, &f) == 0 && k.source);
+}
+
+static void open_probe(const char *probe)
+{
+    open_probe_for(probe, "300ms");
+}
+
+/* Of one that is well, however little of the machine it gets. */
+static void open_probe_of_fine(const char *probe)
+{
+    open_probe_for(probe, "30s");
 }
 
 static void close_probe(void)
@@ -160,12 +172,12 @@ TEST(one_that_accepts_and_one_that_does_not)
 {
     const trawl_v1_Exception *e = &kit_message.body.exception;
     pid_t fine = run_victim("17392", "serve", "0");
-    open_probe("tcp:127.0.0.1:17392");
+    open_probe_of_fine("tcp:127.0.0.1:17392");
     CHECK(!kit_wait(&k, KIT_EXCEPTION, "", 0, 2000));
     close_probe();
     pid_t deaf = run_victim("17393", "deaf", "0");
     open_probe("tcp:127.0.0.1:17393");
-    REQUIRE(kit_wait(&k, KIT_EXCEPTION, "tcp no-answer", 0, 5000));
+    REQUIRE(kit_wait(&k, KIT_EXCEPTION, "tcp no-answer", 0, KIT_CERTAIN_MS));
     CHECK_EQ_INT(e->source, trawl_v1_ExceptionSource_HANG);
     CHECK_EQ_INT(e->pid, deaf);
     CHECK(e->start_ticks > 0);
@@ -181,13 +193,13 @@ TEST(one_that_sleeps_and_wakes)
 {
     pid_t pid = fork();
     if (pid == 0) {
-        execl(VICTIM, "watched", "listen", "17394", "sleep", "3000", "serve", (char *)NULL);
+        execl(VICTIM, "watched", "listen", "17394", "sleep", "5000", "serve", (char *)NULL);
         _exit(127);
     }
-    usleep(200000);
+    kit_await_listener(17394);
     open_probe("tcp:127.0.0.1:17394 send=PING");
-    REQUIRE(kit_wait(&k, KIT_EXCEPTION, "it does not answer", 0, 5000));
-    REQUIRE(kit_wait(&k, KIT_EVENT, "tcp:127.0.0.1:17394 answers again after", 0, 5000));
+    REQUIRE(kit_wait(&k, KIT_EXCEPTION, "it does not answer", 0, KIT_CERTAIN_MS));
+    REQUIRE(kit_wait(&k, KIT_EVENT, "tcp:127.0.0.1:17394 answers again after", 0, KIT_CERTAIN_MS));
     close_probe();
     end_victim(pid);
 }
@@ -195,11 +207,11 @@ TEST(one_that_sleeps_and_wakes)
 TEST(http_that_answers_and_that_says_it_cannot)
 {
     pid_t fine = run_victim("17395", "http", "404"), bad = run_victim("17396", "http", "503");
-    open_probe("http://127.0.0.1:17395/x");
+    open_probe_of_fine("http://127.0.0.1:17395/x");
     CHECK(!kit_wait(&k, KIT_EXCEPTION, "", 0, 1500));
     close_probe();
-    open_probe("http://127.0.0.1:17396/");
-    CHECK(kit_wait(&k, KIT_EXCEPTION, "http 503", 0, 5000));
+    open_probe_of_fine("http://127.0.0.1:17396/");
+    CHECK(kit_wait(&k, KIT_EXCEPTION, "http 503", 0, KIT_CERTAIN_MS));
     close_probe();
     end_victim(fine);
     end_victim(bad);
@@ -208,7 +220,7 @@ TEST(http_that_answers_and_that_says_it_cannot)
 TEST(nobody_listens)
 {
     open_probe("tcp:127.0.0.1:17397");
-    REQUIRE(kit_wait(&k, KIT_EXCEPTION, "tcp refused", 0, 5000));
+    REQUIRE(kit_wait(&k, KIT_EXCEPTION, "tcp refused", 0, KIT_CERTAIN_MS));
     CHECK_EQ_INT(kit_message.body.exception.pid, 0);
     CHECK(kit_message.body.exception.missing[0] != '\0');
     close_probe();

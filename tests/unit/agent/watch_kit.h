@@ -135,6 +135,27 @@ static inline bool kit_wait(struct watch_kit *k, pb_size_t which, const char *te
     return found;
 }
 
+/* For what is certain to come: long enough for the busiest machine. */
+#define KIT_CERTAIN_MS 60000
+
+/* Until somebody listens on this port of 127.0.0.1: asks the kernel, not the listener. */
+static inline void kit_await_listener(int port)
+{
+    char line[256], wanted[40];
+    bool listens = false;
+    snprintf(wanted, sizeof wanted, " 0100007F:%04X 00000000:0000 0A ", (unsigned)(uint16_t)port);
+    for (int i = 0; i < KIT_CERTAIN_MS && !listens; i++) {
+        FILE *sockets = fopen("/proc/net/tcp", "r");
+        while (sockets && !listens && fgets(line, sizeof line, sockets))
+            listens = strstr(line, wanted) != NULL;
+        if (sockets)
+            fclose(sockets);
+        if (!listens)
+            usleep(1000);
+    }
+    REQUIRE(listens);
+}
+
 #define KIT_EVENT trawl_v1_AgentMessage_event_tag
 #define KIT_EXCEPTION trawl_v1_AgentMessage_exception_tag
 

@@ -179,6 +179,7 @@ static inline void start_memory(struct victim *v, const char *mib, const char *t
     places->not_dumped = strtoul(at, &at, 16);
     places->far_away = strtoul(at, &at, 16);
     places->bulk = strtoul(at, &at, 16);
+    victim_settle(v);
 }
 
 /* Untraced, without a child, and still answering. */

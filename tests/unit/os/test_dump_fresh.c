@@ -26,6 +26,7 @@ static uint64_t not_forked_of(struct victim *v)
 {
     char line[256], *at = line;
     victim_ask(v, line, sizeof line);
+    victim_settle(v);
     strtoul(at, &at, 16);
     strtoul(at, &at, 16);
     return strtoul(at, &at, 16);

@@ -28,7 +28,7 @@
 #include "tests/unit/os/taken.h"
 #include "tests/unit/os/tree.h"
 
-#define DEADLINE_US 15000000
+#define DEADLINE_US 50000000
 
 static struct taken taken;
 static struct failure failure;

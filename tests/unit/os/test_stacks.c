@@ -306,17 +306,6 @@ static int capture(const struct victim *v, uint32_t pause_max_us)
     return capture_by(os_stacks_capture, v, pause_max_us);
 }
 
-/* Until that many threads stand where they will stay: they were only just born. */
-static void capture_settled(const struct victim *v, uint32_t threads)
-{
-    for (int i = 0; i < 100; i++) {
-        CHECK_EQ_INT(capture(v, PAUSE_MAX_US), 0);
-        if (given.result.tops[0].threads == threads)
-            return;
-        nap_ms(20);
-    }
-}
-
 static const char *text(void)
 {
     return buf_str(&given.file[0]);
@@ -354,6 +343,7 @@ TEST(nested_functions_are_named)
                                         "/threads\n",
                                         NULL};
     victim_start(&v, "threads", "3", NULL);
+    victim_settle(&v);
     CHECK_EQ_INT(capture(&v, PAUSE_MAX_US), 0);
     CHECK_EQ_STR(given.failure.text, "");
     CHECK(in_order(text(), words));
@@ -377,7 +367,8 @@ TEST_LIMIT(two_processes_of_one_program_have_one_signature, 60)
     for (int i = 0; i < 2; i++) {
         struct victim v;
         victim_start(&v, "threads", "2", NULL);
-        capture_settled(&v, 2);
+        victim_settle(&v);
+        CHECK_EQ_INT(capture(&v, PAUSE_MAX_US), 0);
         results[i] = given.result;
         victim_end(&v);
     }
@@ -389,6 +380,7 @@ TEST_LIMIT(two_hundred_threads_are_captured, 60)
 {
     struct victim v;
     victim_start(&v, "threads", "199", NULL);
+    victim_settle(&v);
     CHECK_EQ_INT(capture(&v, PAUSE_MAX_US), 0);
     CHECK_EQ_INT(given.result.threads, 200);
     CHECK_EQ_INT(given.result.tops[0].threads, 199);
@@ -425,6 +417,8 @@ TEST(what_did_not_stop_is_named)
 {
     struct victim v;
     victim_start(&v, "vfork", NULL, NULL);
+    victim_await(&v, 'D');
+    victim_await(&v, 'S');
     CHECK_EQ_INT(capture(&v, PAUSE_MAX_US), 0);
     CHECK_EQ_INT(given.result.threads, 1);
     CHECK_EQ_INT(given.result.threads_missed, 1);
@@ -452,6 +446,7 @@ TEST_LIMIT(a_killed_capture_leaves_it_running, 60)
     unsigned seed = 11;
     char line[64];
     victim_start(&v, "threads", "20", NULL);
+    victim_settle(&v);
     for (int i = 0; i < 50; i++) {
         int traced;
         pid_t worker = fork();
@@ -477,7 +472,8 @@ TEST_LIMIT(stacks_are_the_same_without_a_stop, 60)
     struct victim v;
     uint8_t signatures[2][16];
     victim_start(&v, "threads", "5", NULL);
-    capture_settled(&v, 5);
+    victim_settle(&v);
+    CHECK_EQ_INT(capture(&v, PAUSE_MAX_US), 0);
     memcpy(signatures[0], given.result.tops[0].signature, 16);
     CHECK_EQ_INT(capture_by(os_stacks0_capture, &v, PAUSE_MAX_US), 0);
     memcpy(signatures[1], given.result.tops[0].signature, 16);
@@ -498,6 +494,7 @@ TEST(a_thread_on_a_processor_is_said_to_run)
 {
     struct victim v;
     victim_start(&v, "threads", "2", "1");
+    victim_settle_but(&v, 1);
     CHECK_EQ_INT(capture_by(os_stacks0_capture, &v, PAUSE_MAX_US), 0);
     CHECK_EQ_INT(given.result.threads, 4);
     CHECK_EQ_INT(given.result.threads_missed, 1);
@@ -551,7 +548,7 @@ static void check_frames(const char *how, const char *const *words, const char *
     static const capture_fn kinds[] = {os_stacks_capture, os_stacks0_capture};
     struct victim v;
     victim_start(&v, "frames", how, NULL);
-    victim_await(&v, 'S');
+    victim_settle(&v);
     for (size_t i = 0; i < 2; i++) {
         CHECK_EQ_INT(capture_by(kinds[i], &v, PAUSE_MAX_US), 0);
         CHECK(in_order(text(), words));

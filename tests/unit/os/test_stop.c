@@ -71,6 +71,7 @@ TEST(all_threads_are_held_and_let_go)
     struct victim v;
     struct stop totals = {.pause_us = 0};
     victim_start(&v, "threads", "3", NULL);
+    victim_settle(&v);
     CHECK_EQ_INT(hold_once(&v, as_shipped, do_nothing, &totals), 4);
     victim_check_free(&v);
     printf("      pause of 4 threads: %llu us\n", (unsigned long long)totals.pause_us);
@@ -82,6 +83,7 @@ TEST_LIMIT(two_hundred_threads_are_held, 60)
     struct victim v;
     struct stop totals = {.pause_us = 0};
     victim_start(&v, "threads", "199", NULL);
+    victim_settle(&v);
     for (int i = 0; i < 20; i++)
         CHECK_EQ_INT(hold_once(&v, as_shipped, do_nothing, &totals), 200);
     victim_check_free(&v);
@@ -97,6 +99,7 @@ TEST_LIMIT(the_pause_is_what_the_process_sees, 60)
     struct stop totals = {.pause_us = 0};
     char line[64];
     victim_start(&v, "threads", "3", "1");
+    victim_settle_but(&v, 1);
     victim_ask(&v, line, sizeof line);
     for (int i = 0; i < 20; i++)
         hold_once(&v, as_shipped, do_nothing, &totals);
@@ -128,7 +131,7 @@ TEST_LIMIT(no_signal_is_lost, 60)
     struct storm storm;
     struct stop totals = {.pause_us = 0};
     victim_start(&v, "storm", NULL, NULL);
-    for (int i = 0; i < HOLDS; i++)
+    for (int i = 0; i < HOLDS || (totals.signals_passed == 0 && i < 20 * HOLDS); i++)
         hold_once(&v, as_shipped, do_nothing, &totals);
     victim_check_free(&v);
     end_storm(&v, &storm);
@@ -147,7 +150,7 @@ TEST_LIMIT(control_swallowed_signals_are_seen, 60)
     struct stop totals = {.pause_us = 0};
     struct stop_controls swallow = {.swallow_signals = true};
     victim_start(&v, "storm", NULL, NULL);
-    for (int i = 0; i < HOLDS && totals.signals_passed < 10; i++)
+    for (int i = 0; i < 20 * HOLDS && totals.signals_passed < 10; i++)
         hold_once(&v, swallow, do_nothing, &totals);
     end_storm(&v, &storm);
     CHECK(storm.received < storm.sent);
@@ -162,7 +165,7 @@ static void ask_calls(struct victim *v, struct calls *calls)
 {
     char line[2200], *at = line;
     /* The calls that were interrupted have returned when their threads sleep again. */
-    nap_ms(100);
+    victim_settle(v);
     victim_ask(v, line, sizeof line);
     calls->kinds = strtoul(at, &at, 10);
     calls->interrupted = strtoul(at, &at, 10);
@@ -176,6 +179,7 @@ TEST_LIMIT(no_system_call_is_interrupted, 60)
     struct calls calls;
     struct stop totals = {.pause_us = 0};
     victim_start(&v, "syscalls", NULL, NULL);
+    victim_settle(&v);
     for (int i = 0; i < HOLDS / 2; i++)
         hold_once(&v, as_shipped, do_nothing, &totals);
     victim_check_free(&v);
@@ -195,6 +199,7 @@ TEST_LIMIT(control_interrupted_calls_are_seen, 60)
     struct calls calls;
     struct stop_controls keep = {.keep_eintr = true};
     victim_start(&v, "syscalls", NULL, NULL);
+    victim_settle(&v);
     for (int i = 0; i < 3; i++)
         hold_once(&v, keep, do_nothing, NULL);
     ask_calls(&v, &calls);
@@ -265,6 +270,7 @@ TEST(a_true_signal_still_interrupts)
     CHECK_EQ_INT(totals.calls_restarted, 1);
     struct pollfd poll_fd = {from, POLLIN, 0};
     CHECK_EQ_INT(poll(&poll_fd, 1, 200), 0);
+    victim_settle(&v);
     hold_once(&v, as_shipped, send_signal, &totals);
     CHECK_EQ_INT(totals.calls_restarted, 2);
     CHECK_EQ_INT(poll(&poll_fd, 1, 5000), 1);
@@ -278,13 +284,13 @@ TEST(a_stopped_process_stays_stopped)
     struct stop totals = {.pause_us = 0};
     int status, traced;
     victim_start(&v, "threads", "3", NULL);
+    victim_settle(&v);
     kill(v.pid, SIGSTOP);
     REQUIRE(waitpid(v.pid, &status, WUNTRACED) == v.pid && WIFSTOPPED(status));
     CHECK_EQ_INT(hold_once(&v, as_shipped, do_nothing, &totals), 4);
     CHECK_EQ_INT(hold_once(&v, as_shipped, do_nothing, &totals), 4);
-    victim_await(&v, 'T');
-    nap_ms(20);
-    CHECK_EQ_INT(victim_count(&v, 'T', &traced), 4);
+    victim_await_many(&v, 'T', 4);
+    victim_count(&v, 'T', &traced);
     CHECK_EQ_INT(traced, 0);
     /* Its parent heard of one stop only. */
     CHECK_EQ_INT(waitpid(v.pid, &status, WUNTRACED | WNOHANG), 0);
@@ -306,6 +312,7 @@ TEST(a_stop_that_comes_meanwhile_is_kept)
     int status;
     char line[64];
     victim_start(&v, "threads", "3", NULL);
+    victim_settle(&v);
     hold_once(&v, as_shipped, stop_it, NULL);
     CHECK_EQ_INT(waitpid(v.pid, &status, WUNTRACED), v.pid);
     victim_check_free(&v);
@@ -351,6 +358,7 @@ TEST_LIMIT(our_death_leaves_it_running, 60)
     struct victim v;
     char line[64];
     victim_start(&v, "threads", "20", NULL);
+    victim_settle(&v);
     kill_holders(&v, KILLS);
     victim_ask(&v, line, sizeof line);
     CHECK_EQ_INT(waitpid(v.pid, NULL, WNOHANG), 0);
@@ -450,6 +458,8 @@ TEST(a_thread_in_vfork_is_left_out)
     struct stop stop;
     struct failure f = {0, ""};
     victim_start(&v, "vfork", NULL, NULL);
+    victim_await(&v, 'D');
+    victim_await(&v, 'S');
     REQUIRE(stop_open(&stop, &v.process, &f) == 0);
     CHECK_EQ_INT(stop_run(&stop, 500000, do_nothing, NULL, NULL, &f), 0);
     CHECK_EQ_INT(count_state(&stop, STOP_HELD), 1);
@@ -476,6 +486,7 @@ TEST(a_hold_that_takes_too_long_is_given_up)
     struct stop stop;
     struct failure f = {0, ""};
     victim_start(&v, "threads", "3", NULL);
+    victim_settle(&v);
     REQUIRE(stop_open(&stop, &v.process, &f) == 0);
     CHECK_EQ_INT(stop_run(&stop, 20000, take_too_long, NULL, NULL, &f), ERR_TIMEOUT);
     CHECK(strstr(f.text, "limit 20.0 ms") != NULL);

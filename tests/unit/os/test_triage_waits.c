@@ -15,7 +15,7 @@
 #include "tests/unit/os/taken.h"
 #include "tests/unit/os/victim.h"
 
-#define DEADLINE_US 15000000
+#define DEADLINE_US 50000000
 
 static struct taken taken;
 static struct failure failure;
@@ -84,6 +84,7 @@ TEST(two_threads_in_a_deadlock_are_said_first)
 {
     struct victim v;
     victim_start(&v, "waits", "deadlock", NULL);
+    victim_settle(&v);
     triage_until(&v.process, "  * DEADLOCK: thread ");
     CHECK(says_first("'knot-0' waits for a lock held by thread "));
     CHECK(says_first("'knot-1', which waits for a lock held by thread "));
@@ -99,6 +100,7 @@ TEST(mutexes_with_inheritance_name_their_holder)
 {
     struct victim v;
     victim_start(&v, "waits", "three", "pi");
+    victim_settle(&v);
     triage_until(&v.process, "which waits, in the end, for thread ");
     CHECK(!says("if this is a pthread"));
     CHECK(strstr(buf_str(&taken.json), "\"certain\":true") != NULL);
@@ -109,6 +111,7 @@ TEST(robust_mutexes_are_certain)
 {
     struct victim v;
     victim_start(&v, "waits", "three", "robust");
+    victim_settle(&v);
     triage_until(&v.process, "  * DEADLOCK: thread ");
     CHECK(!says("if this is a pthread"));
     end(&v);
@@ -119,10 +122,12 @@ TEST(no_deadlock_is_claimed_where_there_is_none)
 {
     struct victim v;
     victim_start(&v, "waits", "condition", NULL);
+    victim_settle(&v);
     triage_until(&v.process, "waits for a condition, a semaphore or the like");
     CHECK(!says("DEADLOCK") && !says("held by thread"));
     end(&v);
     victim_start(&v, "waits", "mutex", "3");
+    victim_settle(&v);
     triage_until(&v.process, "3 of 5 threads wait for one lock");
     CHECK(!says("DEADLOCK"));
     end(&v);
@@ -133,6 +138,7 @@ TEST(many_wait_for_one_that_reads_from_anothers_pipe)
     struct victim v;
     char expected[160];
     victim_start(&v, "waits", "mutex", "38");
+    victim_settle(&v);
     triage_until(&v.process, "38 of 40 threads wait for one lock held by thread ");
     CHECK(says_first("'holder' (if this is a pthread mutex), which reads from a pipe whose other "
                      "end is held by '"));
@@ -147,6 +153,7 @@ TEST(a_writer_that_holds_a_rwlock)
 {
     struct victim v;
     victim_start(&v, "waits", "rwlock", NULL);
+    victim_settle(&v);
     triage_until(&v.process, "waits for a lock held by thread ");
     CHECK(says("'writer' (if this is a pthread rwlock)"));
     end(&v);
@@ -156,6 +163,7 @@ TEST(a_thread_that_joins_another)
 {
     struct victim v;
     victim_start(&v, "waits", "join", NULL);
+    victim_settle(&v);
     triage_until(&v.process, "'sleeper'\n"); /* it names itself after it began */
     CHECK(says("waits for the end of thread "));
     end(&v);
@@ -168,6 +176,7 @@ TEST(a_lock_of_a_file_and_who_holds_it)
     int fd = mkostemp(path, O_CLOEXEC);
     REQUIRE(fd >= 0 && flock(fd, LOCK_EX) == 0);
     victim_start(&v, "waits", "flock", path);
+    victim_settle(&v);
     snprintf(expected, sizeof expected, "it waits for a lock on '%s' held by '", path);
     triage_until(&v.process, expected);
     snprintf(expected, sizeof expected, "(pid %d)\n", getpid());
@@ -254,6 +263,7 @@ TEST(a_full_table_of_files_is_said)
     struct victim v;
     char expected[80];
     victim_start(&v, "waits", "files", "1000");
+    victim_settle(&v);
     triage(&v.process);
     CHECK(!says("limit nearly reached"));
     taken_done(&taken);
@@ -261,6 +271,7 @@ TEST(a_full_table_of_files_is_said)
     struct rlimit limit = {1010, 1010};
     REQUIRE(setrlimit(RLIMIT_NOFILE, &limit) == 0);
     victim_start(&v, "waits", "files", "1000");
+    victim_settle(&v);
     triage(&v.process);
     snprintf(expected, sizeof expected, "limit nearly reached: open files %u of 1010\n",
              open_files(&v));
@@ -273,6 +284,7 @@ TEST_LIMIT(ten_thousand_files, 120)
     struct victim v;
     char expected[80];
     victim_start(&v, "waits", "files", "10000");
+    victim_settle(&v);
     unsigned count = open_files(&v);
     CHECK(count >= 10003);
     triage(&v.process);
@@ -291,12 +303,14 @@ TEST_LIMIT(no_blocking_call_is_disturbed, 60)
     char line[4096];
     unsigned kinds = 0, interrupted = 1, other = 1;
     victim_start(&v, "syscalls", NULL, NULL);
+    victim_settle(&v);
     victim_ask(&v, line, sizeof line);
     for (int i = 0; i < 20; i++) {
         triage(&v.process);
         victim_check_free(&v);
         taken_done(&taken);
     }
+    victim_settle(&v);
     victim_ask(&v, line, sizeof line);
     REQUIRE(sscanf(line, "%u %u %u", &kinds, &interrupted, &other) == 3);
     CHECK(kinds >= 30);

@@ -134,6 +134,7 @@ static void copy_and_end(struct victim *v, struct unwind **out)
     struct maps maps;
     struct failure f = {0, ""};
     maps_init(&maps);
+    victim_settle(v);
     REQUIRE(stop_open(&stop, &v->process, &f) == 0);
     REQUIRE(maps_read(&maps, v->process.pid, &f) == 0);
     REQUIRE(unwind_open(out, v->pid, &maps, &f) == 0);

@@ -1,14 +1,15 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Starting the programs of tests/victims and looking at them from outside. A victim prints "ready",
- * answers each line on its input with one line, and dies with the test. Included by test_stop.c,
- * test_stacks.c and test_unwind.c.
+ * answers each line on its input with one line, and dies with the test. Whoever checks where its
+ * threads are, waits until they have settled first. Included by the tests of the os layer.
  */
 #ifndef TESTS_UNIT_OS_VICTIM_H
 #define TESTS_UNIT_OS_VICTIM_H
 
 #include <dirent.h>
 #include <signal.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -117,13 +118,88 @@ static inline void victim_check_free(const struct victim *v)
     CHECK_EQ_INT(traced, 0);
 }
 
-/* Waits until a thread of the victim is in `state`. */
+/* Long enough for the busiest machine: what is waited for is certain to come. */
+#define VICTIM_AWAIT_MS 30000
+
+/* Waits until so many threads of the victim are in `state`. */
+static inline void victim_await_many(const struct victim *v, char state, int count)
+{
+    int traced, found = 0;
+    for (int i = 0; i < VICTIM_AWAIT_MS && found < count; i++) {
+        found = victim_count(v, state, &traced);
+        if (found < count)
+            nap_ms(1);
+    }
+    REQUIRE(found >= count);
+}
+
 static inline void victim_await(const struct victim *v, char state)
 {
-    int traced;
-    for (int i = 0; i < 5000 && victim_count(v, state, &traced) == 0; i++)
+    victim_await_many(v, state, 1);
+}
+
+/* What one look at the victim's threads saw. */
+struct victim_look {
+    int awake;
+    unsigned long switches; /* of all that sleep together, voluntary and not */
+};
+
+static inline void victim_look_at(const struct victim *v, const char *thread,
+                                  struct victim_look *look)
+{
+    char path[96], line[128];
+    bool asleep = false;
+    snprintf(path, sizeof path, "/proc/%d/task/%s/status", v->pid, thread);
+    FILE *status = fopen(path, "r");
+    if (!status)
+        return; /* it has ended */
+    while (fgets(line, sizeof line, status)) {
+        char *value = strchr(line, ':');
+        if (value && strncmp(line, "State:", 6) == 0)
+            asleep = value[1 + strspn(value + 1, "\t ")] == 'S';
+        if (value && asleep && strstr(line, "voluntary_ctxt_switches:"))
+            look->switches += strtoul(value + 1, NULL, 10);
+    }
+    look->awake += !asleep;
+    fclose(status);
+}
+
+static inline struct victim_look victim_look(const struct victim *v)
+{
+    struct victim_look look = {0, 0};
+    char path[64];
+    snprintf(path, sizeof path, "/proc/%d/task", v->pid);
+    DIR *dir = opendir(path);
+    REQUIRE(dir != NULL);
+    for (struct dirent *entry; (entry = readdir(dir)) != NULL;)
+        if (entry->d_name[0] != '.')
+            victim_look_at(v, entry->d_name, &look);
+    closedir(dir);
+    return look;
+}
+
+/*
+ * Waits until all threads but `awake`, which never sleep, stand where they will stay: those that
+ * were only just born have not come there yet. A sleep of a moment, for a lock, does not pass for
+ * it: such a thread has been switched to by the second look.
+ */
+static inline void victim_settle_but(const struct victim *v, int awake)
+{
+    struct victim_look before, now = {awake + 1, 0};
+    for (int i = 0; i < VICTIM_AWAIT_MS; i++) {
+        before = now;
+        now = victim_look(v);
+        if (now.awake == awake && before.awake == awake && now.switches == before.switches)
+            return;
         nap_ms(1);
-    REQUIRE(victim_count(v, state, &traced) > 0);
+    }
+    printf("      %d threads are awake, not %d\n", now.awake, awake);
+    check_abort();
+}
+
+static inline void victim_settle(const struct victim *v)
+{
+    victim_settle_but(v, 0);
 }
 
 #endif
