@@ -5,6 +5,7 @@
  */
 #include "rule/parse_private.h"
 
+#include <assert.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -139,7 +140,8 @@ int parse_list(struct parser *p, const char *what, const char **out)
             joined[length + i] = word[i];
         length += bytes;
         t = parse_peek(p);
-    } while (joined[length - 1] == ',' || (t->kind == TOKEN_WORD && t->text[0] == ','));
+    } while (length == 0 || joined[length - 1] == ',' ||
+             (t->kind == TOKEN_WORD && t->text[0] == ','));
     return parse_copy(p, joined, length, out);
 }
 
@@ -295,16 +297,17 @@ static int add_rule(struct parser *p)
         s->rules = more;
         p->rule_capacity = capacity;
     }
-    p->rule = &s->rules[s->count];
-    *p->rule = (struct rule){.of = "", .selector = "", .name = ""};
+    assert(s->rules);
+    struct rule *r = &s->rules[s->count];
+    p->rule = r;
+    *r = (struct rule){.of = "", .selector = "", .name = ""};
     p->first_term = s->term_count;
     int e = parse_header(p);
     if (!e)
         e = parse_clauses(p);
     if (e)
         return e;
-    const struct token *last = &p->tokens.list[p->at - 1];
-    p->rule->end_bytes = last->end_bytes;
+    r->end_bytes = p->tokens.list[p->at - 1].end_bytes;
     s->count++;
     return 0;
 }

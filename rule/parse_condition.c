@@ -78,9 +78,9 @@ static int parse_one_of(struct parser *p, struct rule_term *term)
 
 static int parse_term(struct parser *p, uint16_t *out)
 {
-    struct rule_term *term;
+    struct rule_term *term = NULL;
     int e = add_term(p, &term);
-    if (!e)
+    if (term)
         e = parse_one_of(p, term);
     if (e)
         return e;
