@@ -6,7 +6,7 @@ find_program(RUN_CLANG_TIDY NAMES run-clang-tidy run-clang-tidy-14)
 if(RUN_CLANG_TIDY)
     add_custom_target(tidy
         COMMAND ${RUN_CLANG_TIDY} -quiet -p ${CMAKE_BINARY_DIR}
-            "^${CMAKE_SOURCE_DIR}/(common|proto|agent|collector|cli)/"
+            "^${CMAKE_SOURCE_DIR}/(common|proto|rule|agent|collector|cli)/"
         COMMENT "clang-tidy" USES_TERMINAL VERBATIM)
 endif()
 

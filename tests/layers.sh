@@ -1,8 +1,8 @@
 #!/bin/sh
 # SPDX-License-Identifier: Apache-2.0
 #
-# Who may include whom. The picture is in CONTRIBUTING.md: common <- proto <- {agent, collector, cli}; the programs never
-# include each other, what asks the operating system knows almost nothing of the rest, and every third-party library has
+# Who may include whom. The picture is in CONTRIBUTING.md: common <- proto <- rule <- {agent, collector, cli}; the programs
+# never include each other, what asks the operating system knows almost nothing of the rest, and every third-party library has
 # one home, so that it can be replaced by changing one file. Also: #ifdef of an operating system outside its home, and
 # functions that nobody here may call. Prints `file:line: rule: what`, one line a violation; exit 1 when there is one.
 #
@@ -65,6 +65,7 @@ function check_ours(name,    to, own) {
     if (name !~ /\//) { report("layers", "\"" name "\": name it from the root of the tree"); return }
     to = name; sub(/\/.*/, "", to)
     if (to == layer || to == "common" || (to == "proto" && layer != "common")) return
+    if (to == "rule" && (layer == "agent" || layer == "collector" || layer == "cli")) return
     report("layers", layer " may not include " to ": \"" name "\"")
 }
 
@@ -96,7 +97,7 @@ function check_library(name) {
     else if (name == "jansson.h") home("jansson", "^((collector|cli)/|agent/intake_json\\.c$)")
     else if (name ~ /^libiberty\//) home("libiberty", "^(agent/os/linux/demangle|collector/symbols[a-z_]*)\\.c$")
     else if (name == "uv.h" || name ~ /^uv\//) {
-        if (FILENAME ~ /^(agent\/os|proto)\// || FILENAME ~ /^agent\/rule\./ ||
+        if (FILENAME ~ /^(agent\/os|proto|rule)\// ||
             FILENAME ~ /^collector\/((keys|group|report)\.|store\.h$)/ || FILENAME ~ /^cli\/(select|render)\./ ||
             FILENAME ~ /^common\/(buf|err|text|list|id|conf|zip|log)\./)
             report("uv", "libuv is banned from what is pure")
@@ -145,7 +146,7 @@ check() {
     counts=$(mktemp)
     (
         cd "$1"
-        find common proto agent collector cli -type f \( -name '*.c' -o -name '*.h' \) 2>/dev/null | LC_ALL=C sort |
+        find common proto rule agent collector cli -type f \( -name '*.c' -o -name '*.h' \) 2>/dev/null | LC_ALL=C sort |
             xargs -r awk -v counts="$counts" "$rules"
     )
     read -r files found <"$counts" || { files=0; found=0; }
@@ -163,6 +164,12 @@ common/planted.c|layers|#include "trawl.pb.h"
 common/planted.c|layers|#include "../agent/ring.h"
 common/planted.c|layers|#include "buf.h"
 proto/planted.c|layers|#include "collector/store.h"
+proto/planted.c|layers|#include "rule/language.h"
+common/planted.c|layers|#include "rule/language.h"
+rule/planted.c|layers|#include "agent/ring.h"
+rule/planted.c|layers|#include "collector/store.h"
+rule/planted.c|layers|#include "agent/os/exception.h"
+agent/os/planted.h|os-includes|#include "rule/language.h"
 agent/planted.c|layers|#include "collector/store.h"
 agent/planted.c|layers|#include "cli/render.h"
 collector/planted.c|layers|#include "agent/ring.h"
@@ -214,7 +221,8 @@ collector/keys.c|uv|#include <uv.h>
 collector/store.h|uv|#include <uv.h>
 collector/group.c|uv|#include <uv.h>
 collector/report.c|uv|#include "uv.h"
-agent/rule.c|uv|#include <uv.h>
+rule/engine.c|uv|#include <uv.h>
+rule/language.h|uv|#include "uv.h"
 cli/select.c|uv|#include <uv.h>
 cli/render.h|uv|#include <uv.h>
 common/buf.c|uv|#include <uv.h>
@@ -249,6 +257,11 @@ cli/planted.c|banned|int p17(void) { /* fine */ return system("/* not a comment"
 common/text.c|none|long q1(void) { return strtol(a, 0, 10); }
 common/planted.c|none|#include "common/buf.h"
 proto/planted.c|none|#include "trawl.pb.h"
+rule/planted.c|none|#include "proto/kinds.h"
+rule/planted.c|none|#include "common/text.h"
+agent/planted.c|none|#include "rule/engine.h"
+collector/planted.c|none|#include "rule/language.h"
+cli/planted.c|none|#include "rule/language.h"
 agent/planted.c|none|#include "agent/os/process.h"
 agent/os/linux/planted.c|none|#include "agent/os/linux/reader.h"
 agent/os/linux/unwind.c|none|#include <elfutils/libdwfl.h>
@@ -271,7 +284,7 @@ self_test() {
     dir=$(mktemp -d)
     trap 'rm -rf "$dir"' EXIT
     mkdir "$dir/tree"
-    for folder in common proto agent collector cli; do
+    for folder in common proto rule agent collector cli; do
         [ ! -d "$here/$folder" ] || cp -R "$here/$folder" "$dir/tree/"
     done
     plants >"$dir/plants"
