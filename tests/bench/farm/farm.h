@@ -20,7 +20,8 @@ struct farm_options {
     unsigned work_ms;      /* how long a host takes to gather it */
     unsigned max_parallel; /* of an order; 0: as many as there are hosts */
     unsigned idle_s;
-    bool check; /* only whether all is right: fewer figures, no waiting */
+    unsigned limit_s; /* for an order to end */
+    bool check;       /* only whether all is right: fewer figures, no waiting */
     bool keep;
     const char *cache; /* keys and certificates, made once */
     const char *bin;   /* trawl-collector and trawl */

@@ -122,6 +122,7 @@ static const char help[] =
     "  --work MS          time a host takes to gather it (default 5)\n"
     "  --max-parallel N   of an order (default: as many as hosts)\n"
     "  --idle S           time to look at idle connections (default 12)\n"
+    "  --limit S          an order that has not ended by then is wrong (default 300)\n"
     "  --check            only whether all is right\n"
     "  --keep             leave the run's directory\n"
     "  --cache DIR        keys and certificates (default: beside the build)\n"
@@ -141,12 +142,13 @@ static void read_options(struct farm_options *o, int argc, char **argv)
         {"hosts", 1, NULL, 'h'}, {"rounds", 1, NULL, 'r'}, {"artifact", 1, NULL, 'a'},
         {"work", 1, NULL, 'w'},  {"idle", 1, NULL, 'i'},   {"max-parallel", 1, NULL, 'p'},
         {"check", 0, NULL, 'c'}, {"keep", 0, NULL, 'k'},   {"cache", 1, NULL, 'd'},
-        {"bin", 1, NULL, 'b'},   {NULL, 0, NULL, 0}};
+        {"bin", 1, NULL, 'b'},   {"limit", 1, NULL, 'l'},  {NULL, 0, NULL, 0}};
     *o = (struct farm_options){.hosts = 100,
                                .rounds = 3,
                                .artifact_bytes = 3000,
                                .work_ms = 5,
                                .idle_s = 12,
+                               .limit_s = 300,
                                .cache = FARM_CACHE,
                                .bin = FARM_BIN};
     for (int got; (got = getopt_long(argc, argv, "", names, NULL)) != -1;) {
@@ -165,6 +167,9 @@ static void read_options(struct farm_options *o, int argc, char **argv)
             break;
         case 'i':
             o->idle_s = number(optarg);
+            break;
+        case 'l':
+            o->limit_s = number(optarg);
             break;
         case 'p':
             o->max_parallel = number(optarg);
@@ -382,7 +387,7 @@ static bool watch_to_the_end(struct run *run)
     if (codec_put_incident_request(&ask.request, &request))
         farm_die("the request cannot be made");
     ask.reply = on_part;
-    return ask_wait(&run->farm, &ask, 300);
+    return ask_wait(&run->farm, &ask, run->farm.options.limit_s);
 }
 
 /* What all hosts did with this order and those before. */
