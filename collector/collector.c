@@ -16,6 +16,7 @@
 #include "collector/groups.h"
 #include "collector/incident.h"
 #include "collector/partial.h"
+#include "collector/pulse.h"
 #include "collector/roster.h"
 #include "collector/serve.h"
 #include "collector/store.h"
@@ -57,6 +58,7 @@ static void on_drained(void *context)
     struct collector *c = context;
     listener_close(c->listener);
     c->listener = NULL;
+    pulse_close(c->pulse);
     uv_close((uv_handle_t *)&c->second, NULL);
     uv_close((uv_handle_t *)&c->signals[0], NULL);
     uv_close((uv_handle_t *)&c->signals[1], NULL);
@@ -121,6 +123,8 @@ static int open_parts(struct collector *c, struct failure *f)
     if (!e)
         upload_forget_all(c);
     if (!e)
+        e = pulse_open(&c->pulse, c->loop, (uint64_t)c->settings->loop_report_us, f);
+    if (!e)
         e = listener_open(&c->listener, c, f);
     return e;
 }
@@ -168,6 +172,7 @@ int collector_run(const struct settings *settings, struct failure *f)
     c.store_wake.data = &c;
     e = open_parts(&c, f);
     if (e) {
+        pulse_close(c.pulse);
         partials_stop(c.partials);
         uv_close((uv_handle_t *)&c.store_wake, NULL);
     } else {

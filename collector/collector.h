@@ -29,6 +29,7 @@ struct collector {
     struct dispatch *dispatch;
     struct top *top;
     struct listener *listener;
+    struct pulse *pulse; /* NULL before the loop runs and after it */
     uv_async_t store_wake;
     uv_timer_t second; /* expiry, staleness */
     uv_signal_t signals[2];

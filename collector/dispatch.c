@@ -97,6 +97,7 @@ static void send_order(struct dispatch *dispatch, struct target *target)
     trawl_v1_CollectorMessage m = {.which_body = trawl_v1_CollectorMessage_order_tag};
     fill_order(dispatch, target, &m.body.order);
     target->told = !session_send(session, &m);
+    target_recount(target);
 }
 
 /* Gives the target its number. The number is committed with the state, then the pump sends. */
@@ -116,29 +117,6 @@ static void start_target(struct dispatch *dispatch, struct target *target)
 
 /* ---- waves ---- */
 
-struct tally {
-    uint32_t running; /* sent or running on hosts that are here */
-    uint32_t canaries_open;
-    const struct target *bad_canary;
-};
-
-static struct tally take_tally(const struct capture *capture)
-{
-    struct tally tally = {0};
-    LIST_EACH (at, &capture->targets) {
-        const struct target *t = LIST_ENTRY(at, struct target, link);
-        trawl_v1_State state = t->record.state;
-        bool under_way = state == trawl_v1_State_SENT || state == trawl_v1_State_RUNNING;
-        tally.running += under_way && t->host->session;
-        if (!capture->request.canary || t->record.wave)
-            continue;
-        tally.canaries_open += !state_is_final(state);
-        if (state == trawl_v1_State_FAILED || state == trawl_v1_State_EXPIRED)
-            tally.bad_canary = t;
-    }
-    return tally;
-}
-
 static void stop_rest(struct capture *capture, const struct target *bad)
 {
     char reason[320];
@@ -146,6 +124,7 @@ static void stop_rest(struct capture *capture, const struct target *bad)
                 state_name(bad->record.state), bad->record.reason);
     text_clean(reason); /* it may have been cut within a character */
     text_copy(capture->incident->record.stopped, sizeof(capture->incident->record.stopped), reason);
+    capture->is_stopped = true;
     LIST_EACH (at, &capture->targets) {
         struct target *t = LIST_ENTRY(at, struct target, link);
         if (t->record.wave && t->record.state == trawl_v1_State_QUEUED)
@@ -158,17 +137,16 @@ static void stop_rest(struct capture *capture, const struct target *bad)
 static bool another_is_under_way(const struct target *target)
 {
     const struct capture *own = target->capture;
-    LIST_EACH (c_at, &own->incident->captures) {
-        const struct capture *capture = LIST_ENTRY(c_at, struct capture, link);
-        if (capture == own || (!capture->request.exception.size && !own->request.exception.size))
+    LIST_EACH (at, &target->host->targets) {
+        const struct target *t = LIST_ENTRY(at, struct target, of_host);
+        const struct capture *capture = t->capture;
+        bool under_way =
+            t->record.state == trawl_v1_State_SENT || t->record.state == trawl_v1_State_RUNNING;
+        if (capture == own || capture->incident != own->incident ||
+            (!capture->request.exception.size && !own->request.exception.size))
             continue; /* people's captures have no host in common (incident_create.c) */
-        LIST_EACH (t_at, &capture->targets) {
-            const struct target *t = LIST_ENTRY(t_at, struct target, link);
-            bool under_way =
-                t->record.state == trawl_v1_State_SENT || t->record.state == trawl_v1_State_RUNNING;
-            if (t->host == target->host && (under_way || t->storing))
-                return true;
-        }
+        if (under_way || t->storing)
+            return true;
     }
     return false;
 }
@@ -180,38 +158,40 @@ static bool is_early(const struct dispatch *dispatch, const struct capture *capt
     return capture->request.exception.size && capture->request.at_us > clock->wall_us(clock);
 }
 
+static bool is_here(const struct target *t)
+{
+    return t->host->session && session_is_ready(t->host->session);
+}
+
+static void start_queued(struct dispatch *dispatch, struct capture *capture, struct list *queued)
+{
+    LIST_EACH (at, queued) {
+        struct target *t = LIST_ENTRY(at, struct target, due);
+        if (capture->running >= capture->request.max_parallel)
+            return;
+        if (is_here(t) && !another_is_under_way(t))
+            start_target(dispatch, t);
+    }
+}
+
 void dispatch_pump(struct dispatch *dispatch, struct capture *capture)
 {
     if (!capture->stored)
         return;
     if (brake_is_on(dispatch->collector->brake))
         return; /* what waits, waits until it is let go or expires */
-    struct tally tally = take_tally(capture);
-    if (tally.bad_canary)
-        stop_rest(capture, tally.bad_canary);
-    LIST_EACH (at, &capture->targets) {
-        struct target *t = LIST_ENTRY(at, struct target, link);
-        struct session *session = t->host->session;
-        if (!session || !session_is_ready(session) || t->storing || t->dirty)
-            continue;
-        if (t->record.state == trawl_v1_State_SENT)
-            send_order(dispatch, t);
-        bool held = t->record.wave && tally.canaries_open;
-        if (t->record.state != trawl_v1_State_QUEUED || held ||
-            tally.running >= capture->request.max_parallel || is_early(dispatch, capture) ||
-            another_is_under_way(t))
-            continue;
-        start_target(dispatch, t);
-        tally.running++;
-    }
+    if (capture->bad_canary && !capture->is_stopped)
+        stop_rest(capture, capture->bad_canary);
+    LIST_EACH (at, &capture->unsent)
+        send_order(dispatch, LIST_ENTRY(at, struct target, due));
+    if (is_early(dispatch, capture))
+        return;
+    start_queued(dispatch, capture, &capture->queued[0]);
+    if (!capture->canaries_open)
+        start_queued(dispatch, capture, &capture->queued[1]);
 }
 
 /* ---- hosts come and go ---- */
-
-struct arrival {
-    struct dispatch *dispatch;
-    struct host *host;
-};
 
 static void resume_target(struct dispatch *dispatch, struct target *t, const struct host *host)
 {
@@ -234,45 +214,26 @@ static void resume_target(struct dispatch *dispatch, struct target *t, const str
         dispatch_cancel(dispatch, t, t->capture->incident->record.stopped);
 }
 
-static int resume_incident(void *context, struct incident *incident)
-{
-    struct arrival *arrival = context;
-    LIST_EACH (c_at, &incident->captures) {
-        struct capture *capture = LIST_ENTRY(c_at, struct capture, link);
-        LIST_EACH (t_at, &capture->targets) {
-            struct target *t = LIST_ENTRY(t_at, struct target, link);
-            if (t->host == arrival->host)
-                resume_target(arrival->dispatch, t, arrival->host);
-        }
-        dispatch_pump(arrival->dispatch, capture);
-    }
-    return 0;
-}
-
 void dispatch_host_here(struct dispatch *dispatch, struct host *host)
 {
-    struct arrival arrival = {dispatch, host};
-    incident_each(dispatch->collector->incidents, resume_incident, &arrival);
-}
-
-static int forget_told(void *context, struct incident *incident)
-{
-    struct arrival *arrival = context;
-    LIST_EACH (c_at, &incident->captures)
-        LIST_EACH (t_at, &LIST_ENTRY(c_at, struct capture, link)->targets) {
-            struct target *t = LIST_ENTRY(t_at, struct target, link);
-            if (t->host == arrival->host) {
-                t->told = false;
-                t->record.host_last_seen_us = arrival->host->record.last_seen_us;
-            }
-        }
-    return 0;
+    LIST_EACH (at, &host->targets) {
+        struct target *t = LIST_ENTRY(at, struct target, of_host);
+        resume_target(dispatch, t, host);
+        target_recount(t);
+    }
+    LIST_EACH (at, &host->targets)
+        dispatch_pump(dispatch, LIST_ENTRY(at, struct target, of_host)->capture);
 }
 
 void dispatch_host_gone(struct dispatch *dispatch, struct host *host)
 {
-    struct arrival arrival = {dispatch, host};
-    incident_each(dispatch->collector->incidents, forget_told, &arrival);
+    (void)dispatch;
+    LIST_EACH (at, &host->targets) {
+        struct target *t = LIST_ENTRY(at, struct target, of_host);
+        t->told = false;
+        t->record.host_last_seen_us = host->record.last_seen_us;
+        target_recount(t);
+    }
 }
 
 void dispatch_cancel(struct dispatch *dispatch, const struct target *target, const char *reason)

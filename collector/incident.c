@@ -68,8 +68,6 @@ void incident_tell(const struct incident *incident)
 
 void incident_finish(struct incidents *incidents, struct incident *incident)
 {
-    if (incident_store_summarise(incidents, incident))
-        log_warn("incident %s: its rows could not be counted", incident->record.id);
     incident->record.finished = true;
     incident->record.to_us = incidents_now_us(incidents);
     if (incident_store_put(incidents, incident, NULL, NULL))
@@ -80,14 +78,7 @@ void incident_finish(struct incidents *incidents, struct incident *incident)
 /* A capture goes when its last target is final and stored. */
 static bool capture_is_over(const struct capture *capture)
 {
-    if (capture->open)
-        return false;
-    LIST_EACH (at, &capture->targets) {
-        const struct target *t = LIST_ENTRY(at, struct target, link);
-        if (t->storing || t->dirty)
-            return false;
-    }
-    return true;
+    return !capture->open && !capture->unsettled;
 }
 
 void incident_settle(struct incidents *incidents, struct capture *capture)
@@ -129,6 +120,7 @@ static void on_target_stored(void *context, const struct failure *why)
     target->storing = false;
     if (why->code) {
         target->dirty = true; /* the tick tries again */
+        target_recount(target);
         answer_waiting(target, why);
         return;
     }
@@ -136,6 +128,8 @@ static void on_target_stored(void *context, const struct failure *why)
         store_target(incidents, target);
         return;
     }
+    target_recount(target);
+    target_sum(target);
     tell_target(target);
     if (state_is_final(target->record.state))
         upload_forget(incidents->collector, target->record.incident, target->record.host);
@@ -148,12 +142,12 @@ static void on_target_stored(void *context, const struct failure *why)
 static void store_target(struct incidents *incidents, struct target *target)
 {
     target->dirty = true;
-    if (target->storing || !target->capture->stored)
-        return;
-    if (incident_store_put_target(incidents, target, on_target_stored, target))
-        return;
-    target->storing = true;
-    target->dirty = false;
+    if (!target->storing && target->capture->stored &&
+        !incident_store_put_target(incidents, target, on_target_stored, target)) {
+        target->storing = true;
+        target->dirty = false;
+    }
+    target_recount(target);
 }
 
 void target_move(struct target *target, trawl_v1_State state, const char *reason)
@@ -271,6 +265,8 @@ static void tick_capture(struct incidents *incidents, struct capture *capture)
 {
     int64_t late_us = incidents_now_us(incidents) - capture->expires_us;
     LIST_EACH (at, &capture->targets) {
+        if (late_us < 0 && !capture->unsettled)
+            break; /* nothing has to be looked at */
         struct target *t = LIST_ENTRY(at, struct target, link);
         if (late_us >= 0 && !state_is_final(t->record.state))
             expire_target(t, late_us);
@@ -299,15 +295,34 @@ void incidents_tick(struct incidents *incidents)
 bool incident_accepts(struct incidents *incidents, const char *incident, const struct host *host)
 {
     struct incident *i = incident_by_id(incidents, incident);
-    if (!i)
-        return false;
-    LIST_EACH (c_at, &i->captures)
-        LIST_EACH (t_at, &LIST_ENTRY(c_at, struct capture, link)->targets) {
-            const struct target *t = LIST_ENTRY(t_at, struct target, link);
-            if (t->host == host && t->record.order && !state_is_final(t->record.state))
-                return true;
-        }
+    LIST_EACH (at, &host->targets) {
+        const struct target *t = LIST_ENTRY(at, struct target, of_host);
+        if (t->capture->incident == i && t->record.order && !state_is_final(t->record.state))
+            return true;
+    }
     return false;
+}
+
+/* Counted when it is committed, and then told. */
+struct recording {
+    struct incident *incident;
+    trawl_v1_Artifact artifact;
+    store_done_fn done;
+    void *context;
+};
+
+static void on_artifact_stored(void *context, const struct failure *why)
+{
+    struct recording *r = context;
+    if (!why->code)
+        incident_sum_artifact(r->incident, r->artifact.size_bytes);
+    LIST_EACH (at, &r->incident->watchers) {
+        struct watcher *w = LIST_ENTRY(at, struct watcher, link);
+        if (w->artifact && !why->code)
+            w->artifact(w, &r->artifact);
+    }
+    r->done(r->context, why);
+    free(r);
 }
 
 int incident_artifact(struct incidents *incidents, const trawl_v1_Artifact *artifact,
@@ -316,15 +331,15 @@ int incident_artifact(struct incidents *incidents, const trawl_v1_Artifact *arti
     struct incident *incident = incident_by_id(incidents, artifact->incident);
     if (!incident)
         return fail(f, ERR_NOTFOUND, "no incident '%s'", artifact->incident);
-    int e = incident_store_put_artifact(incidents, artifact, done, context);
-    if (e)
-        return fail(f, e, "the collector cannot store now: %s", err_text(e));
-    LIST_EACH (at, &incident->watchers) {
-        struct watcher *w = LIST_ENTRY(at, struct watcher, link);
-        if (w->artifact)
-            w->artifact(w, artifact);
-    }
-    return 0;
+    struct recording *r = malloc(sizeof(*r));
+    if (!r)
+        return fail(f, ERR_NOMEM, "out of memory");
+    *r = (struct recording){incident, *artifact, done, context};
+    int e = incident_store_put_artifact(incidents, artifact, on_artifact_stored, r);
+    if (!e)
+        return 0;
+    free(r);
+    return fail(f, e, "the collector cannot store now: %s", err_text(e));
 }
 
 /* ---- life ---- */
@@ -336,6 +351,8 @@ int incidents_open(struct incidents **out, struct collector *c, struct failure *
         return fail(f, ERR_NOMEM, "out of memory");
     incidents->collector = c;
     list_init(&incidents->all);
+    for (size_t i = 0; i < INCIDENT_BUCKETS; i++)
+        list_init(&incidents->buckets[i]);
     int e = incident_store_load(incidents, f);
     if (e) {
         incidents_close(incidents);

@@ -26,6 +26,14 @@ struct target {
     bool told;           /* the order was sent in this session */
     bool cancelling;     /* somebody cancelled it and the host has not said that it ended */
     struct list waiting; /* struct stored: who wants to hear of the next commit */
+    struct list of_host; /* host->targets */
+    struct list due;     /* in `due_in`: capture->unsent or ->queued; NULL: in none */
+    struct list *due_in;
+    unsigned counted; /* what it adds to its capture's tallies; see incident_tally.c */
+    struct {
+        trawl_v1_State state; /* UNKNOWN: nothing yet */
+        uint32_t processes;
+    } summed; /* what it adds to the incident's record */
 };
 
 struct capture {
@@ -37,20 +45,32 @@ struct capture {
     struct list targets;
     uint32_t open; /* targets not in a final state */
     bool stored;   /* committed: orders may be sent */
+    /* Kept by target_recount(), so that nobody walks all targets at every change of one. */
+    uint32_t running;       /* sent or running on hosts that are here */
+    uint32_t canaries_open; /* not ended */
+    uint32_t unsettled;     /* storing or dirty */
+    struct list unsent;     /* sent by the record, but not told to their hosts, which are here */
+    struct list queued[2];  /* queued on hosts that are here: canaries, the rest */
+    struct target *bad_canary;
+    bool is_stopped; /* for the bad canary: the rest was cancelled */
 };
 
 struct incident {
     struct list link; /* newest first */
+    struct list hash_link;
     struct incidents *incidents;
-    trawl_v1_Incident record;
-    struct list captures;   /* open ones */
-    uint32_t capture_count; /* ever */
+    trawl_v1_Incident record; /* its sums are those of the committed rows */
+    struct list captures;     /* open ones */
+    uint32_t capture_count;   /* ever */
     struct list watchers;
 };
 
+#define INCIDENT_BUCKETS 1024
+
 struct incidents {
     struct collector *collector;
-    struct list all; /* newest first */
+    struct list all;                       /* newest first */
+    struct list buckets[INCIDENT_BUCKETS]; /* by ID */
     size_t count;
 };
 int incidents_open(struct incidents **out, struct collector *c, struct failure *f);
@@ -97,6 +117,9 @@ bool incident_capturing(const struct incident *incident, const uint8_t request_i
 /* The incident a request_id led to, or NULL. */
 struct incident *incident_by_request(struct incidents *incidents, const uint8_t request_id[16]);
 
+/* After a change of state, `told`, `storing`, `dirty` or of the host's session: puts the tallies of
+ * the target's capture right. */
+void target_recount(struct target *target);
 /* Moves a target on: commits, then tells watchers and dispatch. Ignored when it is final already.
  */
 void target_move(struct target *target, trawl_v1_State state, const char *reason);

@@ -39,6 +39,7 @@ static void abandon(struct incidents *incidents, struct incident *incident, stru
         incident->record.finished = true;
         incident_tell(incident);
     } else {
+        (void)incident_store_summarise(incidents, incident); /* part of it may be stored */
         incident_finish(incidents, incident);
     }
 }
@@ -53,6 +54,8 @@ static void on_incident_stored(void *context, const struct failure *why)
         creation->done(creation->context, why);
     } else {
         capture->stored = true;
+        LIST_EACH (at, &capture->targets)
+            target_sum(LIST_ENTRY(at, struct target, link));
         creation->done(creation->context, why);
         dispatch_pump(incidents->collector->dispatch, capture);
         incident_settle(incidents, capture);
@@ -90,10 +93,9 @@ static void fill_incident(struct incidents *incidents, const trawl_v1_CaptureReq
 {
     memset(out, 0, sizeof(*out));
     out->created_us = incidents_now_us(incidents);
-    struct failure ignored;
     do
         new_id(out->id, sizeof(out->id), out->created_us);
-    while (incident_find(incidents, out->id, &ignored));
+    while (incident_by_id(incidents, out->id));
     text_copy(out->cause, sizeof(out->cause), cause->text);
     text_clean(out->cause); /* it may have been cut within a character */
     text_copy(out->group, sizeof(out->group), cause->group);
@@ -144,16 +146,13 @@ static int add_targets(struct capture *capture, struct host *const *hosts, size_
 static int check_not_open(const struct incident *incident, struct host *const *hosts,
                           size_t host_count, struct failure *f)
 {
-    LIST_EACH (c_at, &incident->captures)
-        LIST_EACH (t_at, &LIST_ENTRY(c_at, struct capture, link)->targets) {
-            const struct target *t = LIST_ENTRY(t_at, struct target, link);
-            if (t->capture->request.exception.size)
-                continue;
-            for (size_t i = 0; i < host_count; i++)
-                if (t->host == hosts[i] && !state_is_final(t->record.state))
-                    return fail(f, ERR_BUSY,
-                                "host '%s' is still %s in %s: wait for it or cancel it",
-                                t->record.host, state_name(t->record.state), incident->record.id);
+    for (size_t i = 0; i < host_count; i++)
+        LIST_EACH (at, &hosts[i]->targets) {
+            const struct target *t = LIST_ENTRY(at, struct target, of_host);
+            if (t->capture->incident == incident && !t->capture->request.exception.size &&
+                !state_is_final(t->record.state))
+                return fail(f, ERR_BUSY, "host '%s' is still %s in %s: wait for it or cancel it",
+                            t->record.host, state_name(t->record.state), incident->record.id);
         }
     return 0;
 }

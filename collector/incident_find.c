@@ -48,10 +48,11 @@ struct incident *incident_find(struct incidents *incidents, const char *text, st
         return NULL;
     }
     upper(wanted);
+    struct incident *whole = incident_by_id(incidents, wanted);
+    if (whole)
+        return whole;
     LIST_EACH (at, &incidents->all) {
         struct incident *incident = LIST_ENTRY(at, struct incident, link);
-        if (!strcmp(incident->record.id, wanted))
-            return incident;
         if (!strstr(incident->record.id, wanted))
             continue;
         if (found) {
@@ -94,10 +95,19 @@ bool incident_capturing(const struct incident *incident, const uint8_t request_i
     return false;
 }
 
+struct list *incident_bucket(struct incidents *incidents, const char *id)
+{
+    uint32_t hash = 2166136261u;
+    for (; *id; id++)
+        hash = (hash ^ (uint8_t)*id) * 16777619u;
+    return &incidents->buckets[hash % INCIDENT_BUCKETS];
+}
+
 struct incident *incident_by_id(struct incidents *incidents, const char *id)
 {
-    LIST_EACH (at, &incidents->all) {
-        struct incident *incident = LIST_ENTRY(at, struct incident, link);
+    struct list *bucket = incident_bucket(incidents, id);
+    LIST_EACH (at, bucket) {
+        struct incident *incident = LIST_ENTRY(at, struct incident, hash_link);
         if (!strcmp(incident->record.id, id))
             return incident;
     }
@@ -108,11 +118,11 @@ struct incident *incident_by_id(struct incidents *incidents, const char *id)
  * that was sent. */
 struct target *incident_target(struct incident *incident, const struct host *host, uint64_t order)
 {
-    LIST_EACH (c_at, &incident->captures)
-        LIST_EACH (t_at, &LIST_ENTRY(c_at, struct capture, link)->targets) {
-            struct target *t = LIST_ENTRY(t_at, struct target, link);
-            if (t->host == host && t->record.order && (!order || t->record.order == order))
-                return t;
-        }
+    LIST_EACH (at, &host->targets) {
+        struct target *t = LIST_ENTRY(at, struct target, of_host);
+        if (t->capture->incident == incident && t->record.order &&
+            (!order || t->record.order == order))
+            return t;
+    }
     return NULL;
 }

@@ -24,6 +24,7 @@ struct incident *incident_new(struct incidents *incidents, const trawl_v1_Incide
     list_init(&incident->captures);
     list_init(&incident->watchers);
     list_insert(&incidents->all, &incident->link);
+    list_insert(incident_bucket(incidents, incident->record.id), &incident->hash_link);
     incidents->count++;
     return incident;
 }
@@ -39,6 +40,9 @@ struct capture *capture_new(struct incident *incident, uint32_t no,
     capture->request = *request;
     capture->expires_us = incident->record.expires_us;
     list_init(&capture->targets);
+    list_init(&capture->unsent);
+    list_init(&capture->queued[0]);
+    list_init(&capture->queued[1]);
     list_push(&incident->captures, &capture->link);
     if (no > incident->capture_count)
         incident->capture_count = no;
@@ -54,16 +58,22 @@ struct target *target_new(struct capture *capture, struct host *host, const traw
     target->host = host;
     target->record = *record;
     list_init(&target->waiting);
+    list_init(&target->due);
     list_push(&capture->targets, &target->link);
+    list_push(&host->targets, &target->of_host);
     if (!state_is_final(record->state))
         capture->open++;
+    target_recount(target);
     return target;
 }
 
 void capture_free(struct capture *capture)
 {
-    LIST_EACH (at, &capture->targets)
-        free(LIST_ENTRY(at, struct target, link));
+    LIST_EACH (at, &capture->targets) {
+        struct target *target = LIST_ENTRY(at, struct target, link);
+        list_remove(&target->of_host);
+        free(target);
+    }
     list_remove(&capture->link);
     free(capture);
 }
@@ -73,6 +83,7 @@ void incident_free(struct incident *incident)
     LIST_EACH (at, &incident->captures)
         capture_free(LIST_ENTRY(at, struct capture, link));
     list_remove(&incident->link);
+    list_remove(&incident->hash_link);
     free(incident);
 }
 
@@ -269,15 +280,7 @@ int incident_read(struct incidents *incidents, const struct incident *incident,
 static int sum_target(void *context, const trawl_v1_Target *t)
 {
     trawl_v1_Incident *sum = context;
-    pb_size_t i = 0;
-    while (i < sum->states_count && sum->states[i].state != t->state)
-        i++;
-    if (i == sum->states_count) {
-        if (i == sizeof(sum->states) / sizeof(sum->states[0]))
-            return 0;
-        sum->states[sum->states_count++] = (trawl_v1_StateCount){t->state, 0};
-    }
-    sum->states[i].count++;
+    incident_count_state(sum, t->state, 1);
     sum->processes += t->processes;
     if (t->longest_pause_us > sum->longest_pause_us)
         sum->longest_pause_us = t->longest_pause_us;
@@ -354,7 +357,12 @@ static int load_target(void *context, const trawl_v1_Target *record)
     struct host *host = roster_find(l->incidents->collector->roster, record->host);
     if (!capture || !host)
         return 0;
-    return target_new(capture, host, record) ? 0 : ERR_NOMEM;
+    struct target *target = target_new(capture, host, record);
+    if (!target)
+        return ERR_NOMEM;
+    target->summed.state = record->state; /* by incident_store_summarise() */
+    target->summed.processes = record->processes;
+    return 0;
 }
 
 static int load_open(struct incidents *incidents, struct incident *incident)
@@ -370,6 +378,8 @@ static int load_open(struct incidents *incidents, struct incident *incident)
         return e;
     }
     struct incident_rows rows = {load_target, NULL, &l};
+    if (!e)
+        e = incident_store_summarise(incidents, incident);
     return e ? e : incident_read(incidents, incident, &rows);
 }
 

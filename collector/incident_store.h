@@ -16,14 +16,20 @@ int incident_store_put_target(struct incidents *incidents, const struct target *
                               store_done_fn done, void *context);
 int incident_store_put_artifact(struct incidents *incidents, const trawl_v1_Artifact *artifact,
                                 store_done_fn done, void *context);
-/* Counts states, artifacts, pauses from the stored rows into incident->record. */
+/* Counts states, artifacts, pauses from the stored rows into incident->record. All rows are read:
+ * at the start, and where they may differ from what was counted. */
 int incident_store_summarise(struct incidents *incidents, struct incident *incident);
+/* incident_tally.c: what was committed counts from now on. */
+void target_sum(struct target *target);
+void incident_count_state(trawl_v1_Incident *sum, trawl_v1_State state, int by); /* 1 or -1 */
+void incident_sum_artifact(struct incident *incident, uint64_t size_bytes);
 
 int64_t incidents_now_us(struct incidents *incidents);
+struct list *incident_bucket(struct incidents *incidents, const char *id);
 /* A capture goes when its last target is final and stored; its incident finishes with the last one.
  */
 void incident_settle(struct incidents *incidents, struct capture *capture);
-/* Counts what is stored, stores that it has finished, tells watchers. */
+/* Stores that it has finished, tells watchers. */
 void incident_finish(struct incidents *incidents, struct incident *incident);
 void incident_tell(const struct incident *incident); /* watchers */
 /* The host's target in an open capture that was given an order: this one, or any with 0. NULL. */

@@ -202,7 +202,6 @@ static bool answer_again(struct call *call, const trawl_v1_CaptureRequest *r)
     struct buf wire;
     buf_init(&wire, 4096);
     text_copy(reply->incident, sizeof(reply->incident), incident->record.id);
-    incident_store_summarise(call->collector->incidents, incident);
     for (pb_size_t i = 0; i < incident->record.states_count; i++)
         reply->hosts += incident->record.states[i].count;
     codec_put_capture_reply(&wire, reply);

@@ -141,6 +141,7 @@ static struct host *host_new(const trawl_v1_Host *record)
     host->revoked = record->state == trawl_v1_HostState_REVOKED;
     list_init(&host->link);
     list_init(&host->hash_link);
+    list_init(&host->targets);
     return host;
 }
 

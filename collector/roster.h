@@ -26,6 +26,7 @@ struct host {
     trawl_v1_Cap caps[24];
     size_t cap_count;
     struct session *session; /* NULL: not connected */
+    struct list targets;     /* struct target of_host: of captures that are open */
     struct window *window;   /* top's, NULL: no counters came */
     uint64_t last_seen_mono_us;
     /* Delivery cursors, stored under "seq". */

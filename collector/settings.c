@@ -53,6 +53,8 @@ const struct conf_row settings_rows[] = {
      "a crash of such a unit or process always opens an incident (or label its host "
      "important=yes); may be repeated",
      false},
+    {"loop-report", CONF_DURATION_US, AT(loop_report_us), 0, DAY_US, "0s", "TIME",
+     "how promptly connections are served is told in the log so often; 0 switches it off", false},
     {"log-level", CONF_STRING, AT(log_level), 0, 0, "info", "LEVEL", "error, warn, info or debug",
      false},
     {"help", CONF_BOOL, AT(help), 0, 0, NULL, NULL, "this text", true},

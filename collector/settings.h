@@ -30,6 +30,7 @@ struct settings {
     uint64_t spread_hosts;
     int64_t spread_us;
     char important_units[512];
+    int64_t loop_report_us; /* see pulse.h */
     char log_level[16];
     bool help;
 };

@@ -381,6 +381,8 @@ static void on_step_done(uv_work_t *work, int status)
 {
     struct conn *c = work->data;
     c->stepping = false;
+    c->stepped = true;
+    conn_listener_stepped(c);
     if (c->state == CONN_CLOSING) {
         conn_finish(c);
         return;
@@ -403,6 +405,14 @@ static void on_step_done(uv_work_t *work, int status)
 static void start_step(struct conn *c)
 {
     (void)uv_read_stop((uv_stream_t *)&c->tcp);
+    if (c->listener)
+        conn_listener_step(c);
+    else
+        conn_queue_step(c);
+}
+
+void conn_queue_step(struct conn *c)
+{
     c->step.data = c;
     c->stepping = true;
     int ret = uv_queue_work(c->tcp.loop, &c->step, on_step_work, on_step_done);
@@ -416,6 +426,10 @@ void conn_secure(struct conn *conn, bool speak_first)
     conn->state = CONN_SECURING;
     (void)uv_tcp_nodelay(&conn->tcp, 1);
     (void)uv_tcp_keepalive(&conn->tcp, 1, KEEPALIVE_S);
+    if (conn->is_fresh && limit > CONN_SILENT_MS)
+        limit = CONN_SILENT_MS;
+    else if (conn->is_fresh)
+        conn_listener_silent(conn);
     (void)uv_timer_start(&conn->timer, conn_on_timer, limit ? limit : HANDSHAKE_TIMEOUT_MS, 0);
     if (speak_first)
         start_step(conn);
@@ -481,6 +495,15 @@ void conn_on_timer(uv_timer_t *timer)
         conn_set_why(c, ERR_UNREACHABLE, text);
         break;
     case CONN_SECURING:
+        if (c->is_fresh && !c->had_second) {
+            c->had_second = true;
+            if (list_empty(&c->step_waits) && !c->stepping)
+                conn_listener_silent(c);
+            /* what is left of the time */
+            (void)uv_timer_start(&c->timer, conn_on_timer,
+                                 c->limits.handshake_timeout_ms - CONN_SILENT_MS, 0);
+            return;
+        }
         text_put_duration((int64_t)c->limits.handshake_timeout_ms * 1000, limit, sizeof limit);
         (void)text_format(text, sizeof text, "peer did not finish the TLS handshake within %s",
                           limit);
@@ -517,6 +540,7 @@ int conn_new(struct conn **out, uv_loop_t *loop, struct tls_config *config, cons
     if (c->limits.handshake_timeout_ms == 0)
         c->limits.handshake_timeout_ms = HANDSHAKE_TIMEOUT_MS;
     list_init(&c->in_listener);
+    list_init(&c->step_waits);
     /* None of these can fail without a socket to make. */
     (void)uv_tcp_init(loop, &c->tcp);
     (void)uv_timer_init(loop, &c->timer);

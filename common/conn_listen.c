@@ -1,9 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Accepting connections within two limits: `max_conns` (who comes beyond is turned away and told
+ * Accepting connections within three limits: `max_conns` (who comes beyond is turned away and told
  * about) and the process's open files less 64 (who comes beyond waits in the backlog until another
- * connection closes). Invariant: libuv stops accepting by itself as long as one waiting connection
- * was not taken, so "full" is nothing but not taking it. Used by the collector.
+ * connection closes); and as many whose handshake is under way as are served within about a second
+ * (who comes beyond waits in the backlog). When thousands come at once, those that have begun are
+ * finished first: served in turns, all would pass their time limit together. Invariant: libuv stops
+ * accepting by itself as long as one waiting connection was not taken, so "full" is nothing but not
+ * taking it. Used by the collector.
  */
 #include <stdlib.h>
 #include <string.h>
@@ -14,6 +17,8 @@
 
 #define BACKLOG 1024
 #define FILES_KEPT_FREE 64
+#define FRESH_MAX 128
+#define STEPS_AT_ONCE 4 /* as many as libuv's pool has threads: who waits, waits in our order */
 
 struct conn_listener {
     uv_tcp_t tcp;
@@ -28,6 +33,9 @@ struct conn_listener {
     bool full;             /* of open files; until a connection closes */
     bool waiting;          /* libuv holds a connection that was not taken */
     bool closing, closed;
+    uint32_t fresh;                       /* connections that are is_fresh */
+    unsigned steps;                       /* on the pool */
+    struct list first_steps, later_steps; /* waiting for it */
     bool rejecting; /* the spare handle is closing a connection that was turned away */
     uv_tcp_t spare;
 };
@@ -126,6 +134,8 @@ static void accept_one(struct conn_listener *l)
     c->listener = l;
     list_push(&l->conns, &c->in_listener);
     l->count++;
+    c->is_fresh = true;
+    l->fresh++;
     /* The lowest free number is given out, so a high one means that there are few left. */
     uv_os_fd_t fd;
     if (l->files_enough && uv_fileno((uv_handle_t *)&c->tcp, &fd) == 0 &&
@@ -136,8 +146,63 @@ static void accept_one(struct conn_listener *l)
 
 static void accept_waiting(struct conn_listener *l)
 {
-    if (l->waiting && !l->full && !l->rejecting && !l->closing)
+    if (l->waiting && !l->full && !l->rejecting && !l->closing && l->fresh < FRESH_MAX)
         accept_one(l);
+}
+
+/* ---- handshakes in order ---- */
+
+static struct conn *next_step(struct conn_listener *l)
+{
+    struct list *at = list_first(&l->later_steps);
+    if (!at)
+        at = list_first(&l->first_steps);
+    return at ? LIST_ENTRY(at, struct conn, step_waits) : NULL;
+}
+
+static void run_steps(struct conn_listener *l)
+{
+    struct conn *c;
+    while (l->steps < STEPS_AT_ONCE && (c = next_step(l)) != NULL) {
+        list_remove(&c->step_waits);
+        l->steps++;
+        conn_queue_step(c);
+    }
+}
+
+void conn_listener_step(struct conn *conn)
+{
+    struct conn_listener *l = conn->listener;
+    list_push(conn->stepped ? &l->later_steps : &l->first_steps, &conn->step_waits);
+    run_steps(l);
+}
+
+static void forget_fresh(struct conn *conn)
+{
+    conn->listener->fresh -= conn->is_fresh;
+    conn->is_fresh = false;
+}
+
+void conn_listener_stepped(struct conn *conn)
+{
+    struct conn_listener *l = conn->listener;
+    if (!l)
+        return;
+    l->steps--;
+    if (conn->step_result != ERR_AGAIN)
+        forget_fresh(conn);
+    run_steps(l);
+    accept_waiting(l);
+}
+
+void conn_listener_silent(struct conn *conn)
+{
+    if (!conn->listener) {
+        conn->is_fresh = false;
+        return;
+    }
+    forget_fresh(conn);
+    accept_waiting(conn->listener);
 }
 
 static void on_connection(uv_stream_t *stream, int status)
@@ -159,8 +224,10 @@ void conn_listener_forget(struct conn *conn)
     struct conn_listener *l = conn->listener;
     if (!l)
         return;
+    forget_fresh(conn);
     conn->listener = NULL;
     list_remove(&conn->in_listener);
+    list_remove(&conn->step_waits);
     l->count--;
     l->full = false;
     if (!conn->opened && conn->why.code)
@@ -249,6 +316,8 @@ int conn_listen(struct conn_listener **out, uv_loop_t *loop, struct tls_config *
     if (limits)
         l->limits = *limits;
     list_init(&l->conns);
+    list_init(&l->first_steps);
+    list_init(&l->later_steps);
     int ret = bind_to(l, address, port);
     if (!ret)
         ret = uv_listen((uv_stream_t *)&l->tcp, BACKLOG, on_connection);
@@ -281,8 +350,12 @@ void conn_listener_close(struct conn_listener *listener)
     listener->closing = true;
     LIST_EACH (link, &listener->conns) {
         struct conn *c = LIST_ENTRY(link, struct conn, in_listener);
+        bool step_waits = !list_empty(&c->step_waits);
         c->listener = NULL;
         list_remove(link);
+        list_remove(&c->step_waits);
+        if (step_waits && c->state == CONN_SECURING)
+            conn_queue_step(c);
     }
     listener->count = 0;
     uv_close((uv_handle_t *)&listener->tcp, on_listener_closed);

@@ -10,6 +10,8 @@
 #include "common/conn.h"
 #include "common/list.h"
 
+/* A client that has not said a word by then does not keep others waiting (conn_listen.c). */
+#define CONN_SILENT_MS 1000
 #define CONN_ADDRESS_SIZE 288 /* a host name of 253, a port, brackets */
 
 /* In order: a connection only ever moves down this list (any state may go to CONN_CLOSING). */
@@ -39,7 +41,11 @@ struct conn {
     uv_work_t step;
     int step_result;
     struct failure step_failure;
-    bool stepping; /* a handshake step is on the pool */
+    bool stepping;          /* a handshake step is on the pool */
+    bool stepped;           /* at least one came back */
+    bool had_second;        /* servers: the first part of the time for the handshake is over */
+    bool is_fresh;          /* servers: counted by the listener until its handshake is done */
+    struct list step_waits; /* in the listener, for a place on the pool */
 
     bool opened;        /* `opened` was called */
     bool paused;        /* `feed` wants no more until conn_wake() */
@@ -74,6 +80,14 @@ void conn_finish(struct conn *conn);
 void conn_on_handle_closed(uv_handle_t *handle);
 void conn_on_timer(uv_timer_t *timer);
 
+/* Servers: puts the connection's next handshake step on the pool, now or when its turn comes. */
+void conn_listener_step(struct conn *conn);
+/* A step of it came back. */
+void conn_listener_stepped(struct conn *conn);
+/* It has been silent for a while: it no longer keeps others from being accepted. */
+void conn_listener_silent(struct conn *conn);
+/* Puts a step on libuv's pool. */
+void conn_queue_step(struct conn *conn);
 /* Takes a closed connection out of its listener and tells it. */
 void conn_listener_forget(struct conn *conn);
 
