@@ -155,7 +155,7 @@ static void look_done(struct holdings *h)
 
 static void drop_whole(struct holdings *h, struct held *held)
 {
-    crash_spool_remove(h->spool, held->id, WHOLE_TAIL + 1);
+    crash_spool_remove(h->spool, held->id, &WHOLE_TAIL[1]);
     h->whole_bytes -= held->whole_bytes;
     held->whole_bytes = 0;
 }

@@ -265,6 +265,7 @@ def of_a_protected_process_only_who_and_what_is_known():
     e = told_of(int(p.stdout))
     check_equal((e.type, list(e.saved)), ("SIGABRT", []))
     check("setuid" in e.missing, e.missing)
+    settled()  # the marker goes after the event has its place
     check_equal([os.path.basename(n) for n in glob.glob("%s/%s.*" % (SPOOL, e.id.hex()))], [e.id.hex() + ".pb"])
 
 
