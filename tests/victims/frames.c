@@ -147,6 +147,7 @@ NOINLINE static void even_root(void)
 NOINLINE static void *move(void *argument)
 {
     prctl(PR_SET_NAME, "moving");
+    ready();
     for (;;) {
         odd_root();
         even_root();
@@ -177,7 +178,6 @@ int main(int argc, char **argv)
     else if (strcmp(how, "moving") == 0) {
         pthread_t thread;
         pthread_create(&thread, NULL, move, NULL);
-        ready();
         for (;;)
             pause();
     }
