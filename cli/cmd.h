@@ -83,6 +83,13 @@ struct cmd_brake_options { /* freeze, thaw */
     bool status; /* of freeze */
 };
 
+struct cmd_rules_options {
+    struct cli_common common;
+    int64_t last_us;
+    char from[CMD_TIME_SIZE], to[CMD_TIME_SIZE];
+    bool any_counter;
+};
+
 struct cmd_symbols_options {
     struct cli_common common;
     bool force;
@@ -109,6 +116,7 @@ int cmd_groups(struct cli *cli, struct failure *f);
 int cmd_group(struct cli *cli, struct failure *f);
 int cmd_want(struct cli *cli, struct failure *f);
 int cmd_resolve(struct cli *cli, struct failure *f);
+int cmd_rules(struct cli *cli, struct failure *f);
 int cmd_symbols(struct cli *cli, struct failure *f);
 int cmd_context(struct cli *cli, struct failure *f);
 int cmd_completion(struct cli *cli, struct failure *f);

@@ -167,6 +167,18 @@ static const struct conf_row THAW_ROWS[] = {
 };
 static const struct conf_short BRAKE_SHORTS[] = {{'m', "note"}};
 
+#define RULES(member) CLI_OPTIONS(cmd_rules_options, member)
+static const struct conf_row RULES_ROWS[] = {
+    {"last", CONF_DURATION_US, RULES(last_us), SECOND_US, 30 * DAY_US, "1h", "TIME",
+     "test: look back this long", true},
+    {"from", CONF_STRING, RULES(from), 0, 0, NULL, "TIME", "test: begin: 14:02, -10m, RFC 3339",
+     true},
+    {"to", CONF_STRING, RULES(to), 0, 0, NULL, "TIME", "test: end (default: now)", true},
+    {"any-counter", CONF_BOOL, RULES(any_counter), 0, 0, NULL, NULL,
+     "set: take names of counters that no host has sent so far", true},
+};
+static const char *const RULES_WORDS[] = {"set", "list", "get", "rm", "test", NULL};
+
 #define SYMBOLS(member) CLI_OPTIONS(cmd_symbols_options, member)
 static const struct conf_row SYMBOLS_ROWS[] = {
     {"force", CONF_BOOL, SYMBOLS(force), 0, 0, NULL, NULL,
@@ -279,6 +291,15 @@ const struct command COMMANDS[] = {
      TAKES_OUTPUT | TAKES_COLLECTOR, ROWS(ENROLL_ROWS, cmd_enroll_options)},
     {"revoke", cmd_revoke, "HOST", 1, 1, "refuse a host's certificate from now on",
      "  trawl revoke web-07\n", TAKES_OUTPUT | TAKES_COLLECTOR, NO_ROWS},
+    {"rules", cmd_rules, "set FILE | list | get | rm NAME... | test FILE", 1, CLI_WORDS_ANY,
+     "rules by which agents ask for evidence by themselves; test: when they would have",
+     "  trawl rules set fleet.rules\n"
+     "  trawl rules list\n"
+     "  trawl rules get > fleet.rules\n"
+     "  trawl rules rm redis-memory\n"
+     "  trawl rules test fleet.rules --last 1h -l role=cache\n",
+     COMMAND_LIST, RULES_ROWS, CLI_COUNT(RULES_ROWS), NULL, 0, sizeof(struct cmd_rules_options),
+     RULES_WORDS},
     {"symbols", cmd_symbols, "add PATH... | list", 1, CLI_WORDS_ANY,
      "give the collector symbols, by which frames get functions and lines",
      "  trawl symbols add ./build/server\n"

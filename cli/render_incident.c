@@ -65,7 +65,8 @@ static const char *render_event_type(trawl_v1_EventType type)
     static const char *const names[] = {
         "unknown",         "agent started",  "agent stopped",  "process started",
         "process exited",  "kernel message", "collector lost", "collector back",
-        "capture started", "capture ended",  "data gap",
+        "capture started", "capture ended",  "data gap",       "rule fired",
+        "rule held back",  "rule over",      "rule blind",     "rule sees",
     };
     return (unsigned)type < sizeof names / sizeof names[0] ? names[type] : names[0];
 }

@@ -18,6 +18,7 @@
 #include "collector/partial.h"
 #include "collector/pulse.h"
 #include "collector/roster.h"
+#include "collector/rules.h"
 #include "collector/serve.h"
 #include "collector/store.h"
 #include "collector/symbols.h"
@@ -48,6 +49,7 @@ static void on_second(uv_timer_t *timer)
     incidents_tick(c->incidents);
     groups_tick(c->groups);
     brake_tick(c->brake);
+    rules_tick(c->rules);
     partials_tick(c->partials);
 }
 
@@ -111,6 +113,8 @@ static int open_parts(struct collector *c, struct failure *f)
     if (!e)
         e = brake_open(&c->brake, c, f);
     if (!e)
+        e = rules_open(&c->rules, c, f);
+    if (!e)
         e = partials_open(&c->partials, c, f);
     if (!e)
         e = top_open(&c->top, c, f);
@@ -137,6 +141,7 @@ static void close_parts(struct collector *c)
     dispatch_close(c->dispatch);
     top_close(c->top);
     partials_close(c->partials);
+    rules_close(c->rules);
     brake_close(c->brake);
     roster_close(c->roster);
     symbols_close(c->symbols);

@@ -23,6 +23,7 @@ struct collector {
     struct authority *authority;
     struct roster *roster;
     struct brake *brake;
+    struct rules *rules;
     struct partials *partials;
     struct incidents *incidents;
     struct groups *groups;

@@ -16,6 +16,7 @@
 #include "collector/groups.h"
 #include "collector/incident.h"
 #include "collector/ingest.h"
+#include "collector/rules.h"
 #include "common/log.h"
 #include "common/text.h"
 
@@ -310,6 +311,7 @@ static int welcome(struct session *s, trawl_v1_Announce *a, struct failure *f)
         say_watching(s, true);
     brake_host_here(c->brake, s->host); /* before any order */
     groups_host_here(c->groups, s->host);
+    rules_host_here(c->rules, s->host);
     dispatch_host_here(c->dispatch, s->host);
     return 0;
 }

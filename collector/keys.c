@@ -215,6 +215,11 @@ struct key keys_group_bytes(char kind, const uint8_t bytes[16])
     return key;
 }
 
+struct key keys_firing(const uint8_t firing[16])
+{
+    return keys_group_bytes('f', firing);
+}
+
 struct key keys_group_host(const char *id, const char *host)
 {
     struct key key = keys_group('h', id);

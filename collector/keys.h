@@ -24,8 +24,10 @@
  *   req                       <request_id> -> incident ID
  *   art/<incident>            blobs, named "<incident>/<host>/<no>"
  *   brake                     "brake" -> Brake
- *   symbols                   "b"<build-id> -> generation (8 bytes, little-endian), SymbolFile
- *   sym/<build-id>/<gen>      <no> -> packed root (no 0) or page of a table (symbols_table.h)
+ *   rules                     "set" -> RuleFile, "f"<firing> -> Event of a rule that fired, until
+ * its captures are ordered symbols                   "b"<build-id> -> generation (8 bytes,
+ * little-endian), SymbolFile sym/<build-id>/<gen>      <no> -> packed root (no 0) or page of a
+ * table (symbols_table.h)
  */
 #ifndef TRAWL_COLLECTOR_KEYS_H
 #define TRAWL_COLLECTOR_KEYS_H
@@ -67,6 +69,10 @@ struct key keys_capture(uint32_t no);
 struct key keys_target_of(const char *host, uint32_t capture);
 
 #define KEYS_BRAKE_PART "brake"
+
+#define KEYS_RULES_PART "rules"
+#define KEYS_RULES_SET "set"
+struct key keys_firing(const uint8_t firing[16]);
 
 #define KEYS_GROUPS_PART "groups"
 /* 'g', 'x', 'w' with a group's id; 'l' with a host's name ("": the fleet). */

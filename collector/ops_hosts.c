@@ -10,6 +10,7 @@
 
 #include "collector/fleet.h"
 #include "collector/ops.h"
+#include "collector/rules.h"
 #include "common/log.h"
 #include "common/text.h"
 
@@ -108,12 +109,15 @@ static int caps_message(struct call *call, struct span request, struct failure *
 struct change {
     struct call *call; /* NULL: the caller is gone; the change stands */
     struct host *host;
+    struct collector *collector;
 };
 
 static void on_changed(void *context, const struct failure *why)
 {
     struct change *change = context;
     struct call *call = change->call;
+    if (!why->code)
+        rules_host_changed(change->collector->rules, change->host);
     if (call && why->code) {
         call_finish(call, why);
     } else if (call) {
@@ -146,7 +150,7 @@ static struct change *change_new(struct call *call, const char *name, struct fai
         fail(f, ERR_NOMEM, "out of memory");
         return NULL;
     }
-    *change = (struct change){call, host};
+    *change = (struct change){call, host, call->collector};
     return change;
 }
 

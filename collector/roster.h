@@ -35,8 +35,9 @@ struct host {
     uint64_t safe_block, safe_event; /* and the cursor that says so: only this is acknowledged */
     uint64_t seen_block, seen_event; /* accepted in this session, maybe not yet committed */
     uint32_t intake; /* counts intakes; one ends with the first record that could not be stored */
-    bool intake_closed; /* until the agent announces itself again */
-    uint64_t brake_no;  /* of the brake that it has said it goes by, in this session; 0: none */
+    bool intake_closed;     /* until the agent announces itself again */
+    uint64_t brake_no;      /* of the brake that it has said it goes by, in this session; 0: none */
+    uint64_t rules_version; /* of the rules it was sent in this session; 0: none */
     bool revoked;
     char serial_hex[48]; /* of its certificate, for revocation */
 };

@@ -60,7 +60,7 @@ struct listener {
 static const struct handler *const tables[] = {fleet_handlers, upload_handlers,  join_handlers,
                                                host_handlers,  counter_handlers, incident_handlers,
                                                tool_handlers,  symbol_handlers,  exception_handlers,
-                                               group_handlers, brake_handlers};
+                                               group_handlers, brake_handlers,   rule_handlers};
 
 /* Tables end with a row without functions. */
 static const struct handler *find_handler(enum method_id id)

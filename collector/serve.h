@@ -59,7 +59,7 @@ void call_answer(struct call *call, struct span message);
 /* Tables of the service files; serve.c knows them all. */
 extern const struct handler fleet_handlers[], upload_handlers[], join_handlers[], host_handlers[],
     counter_handlers[], incident_handlers[], tool_handlers[], symbol_handlers[], brake_handlers[],
-    exception_handlers[], group_handlers[];
+    exception_handlers[], group_handlers[], rule_handlers[];
 
 struct listener;
 int listener_open(struct listener **out, struct collector *c, struct failure *f);

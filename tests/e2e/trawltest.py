@@ -313,7 +313,7 @@ class FakeAgent:
         self.state_id = state_id or os.urandom(16)
         self.on_order = on_order or FakeAgent.succeed
         self.last_order = 0
-        self.orders, self.cancels, self.acks = [], [], []
+        self.orders, self.cancels, self.acks, self.rules = [], [], [], []
         self.welcome = None
         self.error = None
         self.blocks = self.events = 0
@@ -417,6 +417,8 @@ class FakeAgent:
                 self.on_order(self, m.order)
         elif body == "cancel":
             self.cancels.append(m.cancel)
+        elif body == "rules":
+            self.rules.append(m.rules)
         elif body == "ack":
             self.acks.append(m.ack)
             self.blocks = max(self.blocks, m.ack.block)

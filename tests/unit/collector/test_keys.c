@@ -61,6 +61,7 @@ TEST(keys_are_what_they_were)
     add_key("group_hosts", keys_group_host("G-7F2QK", ""));
     add_key("group_sample", keys_group_sample("G-7F2QK", 2));
     add_key("group_told", keys_group_told(TIME_US, state_id));
+    add_key("firing", keys_firing(state_id));
     keys_symbols_part(part, span_of(state_id, sizeof state_id), 0x0102030405060708);
     add("symbols_part", part);
     add_key("symbol_file", keys_symbol_file(span_of(state_id, sizeof state_id)));
