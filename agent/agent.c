@@ -13,6 +13,7 @@
 #include "agent/capture.h"
 #include "agent/join.h"
 #include "agent/os/privilege.h"
+#include "agent/rules.h"
 #include "agent/sources.h"
 #include "agent/uplink.h"
 #include "agent/watcher.h"
@@ -36,6 +37,7 @@ struct agent {
     struct events *events;
     struct broker_client *broker;
     struct sampler *sampler;
+    struct rules *rules;
     struct capture *capture;
     struct watcher *watcher;
     uv_timer_t look; /* at what the watcher holds back */
@@ -98,6 +100,21 @@ static void on_cut(void *context)
 {
     reserve_numbers(context);
     on_new_data(context);
+}
+
+static void on_values(void *context)
+{
+    struct agent *a = context;
+    if (a->rules)
+        rules_second(a->rules);
+}
+
+static void on_process(void *context, const struct os_process_change *change)
+{
+    struct agent *a = context;
+    events_on_process(a->events, change);
+    if (a->rules)
+        rules_on_process(a->rules, change);
 }
 
 static void on_second(void *context)
@@ -194,13 +211,36 @@ static int open_sampler(struct agent *a, struct failure *f)
         .spool = a->spool,
         .broker = a->broker,
         .epoch = a->epoch,
-        .process_changed = events_on_process,
-        .process_context = a->events,
+        .process_changed = on_process,
+        .process_context = a,
+        .values = on_values,
         .sampled = on_second,
         .cut = on_cut,
         .context = a,
     };
     return sampler_open(&a->sampler, &settings, f);
+}
+
+static const char *boot_id(const struct agent *a)
+{
+    for (size_t i = 0; i < a->profile.fact_count; i++)
+        if (strcmp(a->profile.facts[i].key, "boot_id") == 0)
+            return a->profile.facts[i].value;
+    return "";
+}
+
+static int open_rules(struct agent *a, struct failure *f)
+{
+    struct rules_settings settings = {
+        .clock = clock_system(),
+        .state = &a->state,
+        .spool = a->spool,
+        .sampler = a->sampler,
+        .boot_id = boot_id(a),
+        .added = on_new_data,
+        .context = a,
+    };
+    return rules_open(&a->rules, &settings, f);
 }
 
 static int open_capture(struct agent *a, struct failure *f)
@@ -254,6 +294,7 @@ static int open_watcher(struct agent *a, struct failure *f)
         a->look.data = a;
         a->has_look = true;
         watcher_on_hold(a->watcher, on_hold, a);
+        watcher_listen(a->watcher, rules_on_exception, a->rules);
     }
     if (!e)
         e = sources_open(&a->sources, &context);
@@ -271,6 +312,7 @@ static int open_uplink(struct agent *a, struct failure *f)
         .capture = a->capture,
         .events = a->events,
         .sampler = a->sampler,
+        .rules = a->rules,
         .profile = &a->profile,
         .epoch = a->epoch,
         .upload_bytes_per_s = a->settings->upload_bytes_per_s,
@@ -407,6 +449,8 @@ static int open_parts(struct agent *a, struct failure *f)
     if (!e)
         e = open_sampler(a, f);
     if (!e)
+        e = open_rules(a, f);
+    if (!e)
         e = open_capture(a, f);
     if (!e)
         e = open_watcher(a, f);
@@ -444,6 +488,7 @@ static int serve(struct agent *a, struct failure *f)
         (void)uv_run(&a->loop, UV_RUN_DEFAULT);
         (void)uv_loop_close(&a->loop);
     }
+    rules_close(a->rules);
     sampler_close(a->sampler);
     events_close(a->events);
     spool_close(a->spool);

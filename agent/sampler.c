@@ -10,7 +10,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "agent/series.h"
 #include "common/text.h"
 
 #define SECOND_US 1000000
@@ -262,6 +261,8 @@ void sampler_sample(struct sampler *s)
     s->last_mono_us = mono_us;
     s->values_read += series_values_set(s->series);
     s->seconds++;
+    if (s->settings.values)
+        s->settings.values(s->settings.context);
     if (s->is_watching || series_samples(s->series) == SERIES_SAMPLES)
         sampler_cut(s);
     ask_io(s);
@@ -337,6 +338,23 @@ void sampler_stop(struct sampler *s, void (*stopped)(void *context), void *conte
     }
     uv_timer_stop(&s->timer);
     uv_close((uv_handle_t *)&s->timer, on_timer_closed);
+}
+
+size_t sampler_slots(const struct sampler *sampler)
+{
+    return series_slots(sampler->series);
+}
+
+bool sampler_look(const struct sampler *sampler, uint32_t slot, struct series_view *out)
+{
+    return series_look(sampler->series, slot, out);
+}
+
+bool sampler_each_process(const struct sampler *sampler,
+                          void (*each)(void *context, const struct os_process_change *process),
+                          void *context)
+{
+    return os_counters_each_process(sampler->counters, each, context);
 }
 
 size_t sampler_processes(const struct sampler *sampler, uint32_t *pids, size_t max)

@@ -10,6 +10,7 @@
 #include <uv.h>
 
 #include "agent/broker_client.h"
+#include "agent/series.h"
 #include "agent/spool.h"
 #include "common/clock.h"
 
@@ -26,6 +27,7 @@ struct sampler_settings {
     /* Hooks; any may be NULL. */
     void (*process_changed)(void *context, const struct os_process_change *change);
     void *process_context;
+    void (*values)(void *context);  /* of each second, as long as they can be looked at */
     void (*sampled)(void *context); /* after each second */
     void (*cut)(void *context);     /* a block was pushed */
     void *context;
@@ -47,6 +49,14 @@ void sampler_set_watching(struct sampler *sampler, bool on);
 
 /* The processes followed at present, by rising series: at most `max` pids. */
 size_t sampler_processes(const struct sampler *sampler, uint32_t *pids, size_t max);
+
+/* The series in each slot, within the hook `values`; as series_look() has it. */
+size_t sampler_slots(const struct sampler *sampler);
+bool sampler_look(const struct sampler *sampler, uint32_t slot, struct series_view *out);
+/* Every process there is; `each` may be NULL. False: not all of them are known yet. */
+bool sampler_each_process(const struct sampler *sampler,
+                          void (*each)(void *context, const struct os_process_change *process),
+                          void *context);
 
 /* For --self-test: series at present, values read so far, and seconds sampled. */
 void sampler_figures(const struct sampler *sampler, size_t *series, uint64_t *values,

@@ -218,6 +218,33 @@ size_t series_values_set(const struct series_table *table)
     return table->values_set;
 }
 
+/* ---- looking ---- */
+
+size_t series_slots(const struct series_table *table)
+{
+    return table->slot_count;
+}
+
+bool series_look(const struct series_table *table, uint32_t slot, struct series_view *out)
+{
+    if (slot >= table->slot_count || !table->slots[slot].id)
+        return false;
+    const struct series *s = &table->slots[slot];
+    const char *instance = s->name + strlen(s->name) + 1;
+    bool has_value = s->is_set && table->samples > 0;
+    *out = (struct series_view){.id = s->id,
+                                .name = s->name,
+                                .instance = instance,
+                                .unit = instance + strlen(instance) + 1,
+                                .kind = s->kind,
+                                .scale = s->scale,
+                                .pid = s->pid,
+                                .is_retired = s->is_retired,
+                                .value = has_value ? s->values[table->samples - 1] : BLOCK_GAP,
+                                .reason = s->reason};
+    return true;
+}
+
 /* ---- cutting ---- */
 
 static bool has_gap(const struct series *s, size_t samples)

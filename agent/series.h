@@ -28,6 +28,20 @@ void series_value(struct series_table *table, int slot, int64_t value);
 void series_gap(struct series_table *table, int slot, const char *reason);
 void series_retire(struct series_table *table, int slot);
 
+/* What is in a slot; strings are borrowed until the table changes. */
+struct series_view {
+    uint32_t id; /* rises, so that another series in the same slot is seen */
+    const char *name, *instance, *unit;
+    enum os_counter_kind kind;
+    uint32_t scale, pid;
+    bool is_retired;
+    int64_t value;      /* of the newest sample; BLOCK_GAP: none */
+    const char *reason; /* of the latest gap; NULL: none was given */
+};
+size_t series_slots(const struct series_table *table); /* slots are below */
+/* False: the slot is free. */
+bool series_look(const struct series_table *table, uint32_t slot, struct series_view *out);
+
 /* Begins the next sample: every series has a gap in it until a value is set. Asserts that fewer
  * than SERIES_SAMPLES are there. `reason` for all of them, or NULL. */
 void series_next_sample(struct series_table *table, const char *reason);

@@ -380,6 +380,13 @@ static void on_wants(void *context, const trawl_v1_Wants *wants)
     crashes_set_wants(wants);
 }
 
+static void on_rules(void *context, const trawl_v1_RulePiece *piece)
+{
+    struct uplink *u = context;
+    if (u->settings.rules)
+        rules_piece(u->settings.rules, piece);
+}
+
 static void on_session_ended(void *context, const struct failure *why)
 {
     struct uplink *u = context;
@@ -403,6 +410,7 @@ static void on_link_opened(void *owner, struct link *link)
         .welcomed = on_welcomed,
         .watching = on_watching,
         .wants = on_wants,
+        .rules = on_rules,
         .ended = on_session_ended,
         .context = u,
     };

@@ -10,6 +10,7 @@
 #include <uv.h>
 
 #include "agent/events.h"
+#include "agent/rules.h"
 #include "agent/sampler.h"
 #include "agent/state.h"
 #include "agent/uplink_session.h"
@@ -25,6 +26,7 @@ struct uplink_settings {
     struct capture *capture;
     struct events *events;
     struct sampler *sampler;
+    struct rules *rules;
     const struct uplink_profile *profile;
     uint64_t epoch;
     uint64_t upload_bytes_per_s;

@@ -234,6 +234,10 @@ static void dispatch(struct uplink_session *s, const trawl_v1_CollectorMessage *
     case trawl_v1_CollectorMessage_brake_tag:
         on_brake(s, &m->body.brake);
         break;
+    case trawl_v1_CollectorMessage_rules_tag:
+        if (s->settings.rules)
+            s->settings.rules(s->settings.context, &m->body.rules);
+        break;
     default:
         break; /* of a newer collector: not for us */
     }

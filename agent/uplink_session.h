@@ -30,7 +30,8 @@ struct uplink_session_settings {
     /* Hooks. `ended` is the last one; the session may be closed in it or later. */
     void (*welcomed)(void *context, const trawl_v1_Welcome *welcome);
     void (*watching)(void *context, bool on);
-    void (*wants)(void *context, const trawl_v1_Wants *wants); /* may be NULL */
+    void (*wants)(void *context, const trawl_v1_Wants *wants);     /* may be NULL */
+    void (*rules)(void *context, const trawl_v1_RulePiece *piece); /* may be NULL */
     void (*ended)(void *context, const struct failure *why);
     void *context;
 };

@@ -59,6 +59,8 @@ struct watcher {
     void *context;
     void (*holds)(void *context);
     void *holds_context;
+    void (*heard)(void *context, const trawl_v1_Exception *exception);
+    void *heard_context;
     trawl_v1_Exception *scratch;
     struct content contents[WATCHER_KINDS];
     struct held held[HELD_MAX];
@@ -161,6 +163,8 @@ static void count(struct watcher *w, trawl_v1_Exception *e)
         c->whole = 0;
     }
     c->used_mono_us = now;
+    if (w->heard)
+        w->heard(w->heard_context, e);
     if (c->whole < WATCHER_WHOLE || is_told_at_once(w, e)) {
         c->whole++;
         tell_waiting(w, c);
@@ -316,6 +320,14 @@ void watcher_on_hold(struct watcher *w, void (*holds)(void *context), void *cont
 {
     w->holds = holds;
     w->holds_context = context;
+}
+
+void watcher_listen(struct watcher *w,
+                    void (*heard)(void *context, const trawl_v1_Exception *exception),
+                    void *context)
+{
+    w->heard = heard;
+    w->heard_context = context;
 }
 
 bool watcher_look(struct watcher *w)

@@ -35,6 +35,10 @@ void watcher_report(struct watcher *watcher, const struct os_exception *exceptio
  * for it waits on, for WATCHER_EXPECT_US from the last time that this was said. */
 #define WATCHER_EXPECT_US UINT64_C(10000000)
 void watcher_expect(struct watcher *watcher, uint32_t pid);
+/* Who hears of each exception besides, once it is certain that it will be told. One at most. */
+void watcher_listen(struct watcher *watcher,
+                    void (*heard)(void *context, const trawl_v1_Exception *exception),
+                    void *context);
 /* Once a second. */
 void watcher_tick(struct watcher *watcher);
 /* `holds` is called when something begins to wait for a better source: watcher_look() is then due

@@ -66,6 +66,14 @@ void os_counters_on_process(struct os_counters *counters,
                             void (*changed)(void *context, const struct os_process_change *change),
                             void *context);
 
+/*
+ * Every process that the scan knows, as if it had started; kernel threads are left out. `each` may
+ * be NULL. False, and none is told: not all of those listed have been looked at yet.
+ */
+bool os_counters_each_process(const struct os_counters *counters,
+                              void (*each)(void *context, const struct os_process_change *process),
+                              void *context);
+
 /* Per-process values that need privilege, asked of the broker by the agent and handed back here. */
 struct os_process_io {
     uint32_t pid;

@@ -440,6 +440,13 @@ void os_counters_on_process(struct os_counters *c,
     c->processes->changed_context = context;
 }
 
+bool os_counters_each_process(const struct os_counters *counters,
+                              void (*each)(void *context, const struct os_process_change *process),
+                              void *context)
+{
+    return scan_each(counters->processes, each, context);
+}
+
 /* ---- values that only the broker can read ---- */
 
 /* What the broker told of a process that does not run still holds. */

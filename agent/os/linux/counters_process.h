@@ -129,5 +129,8 @@ void scan_sample(struct os_counters *c, struct processes *p);
 /* The process with this pid was found to have ended. */
 void scan_doubt(struct processes *p, uint32_t pid);
 void scan_done(struct processes *p);
+/* As os_counters_each_process(). */
+bool scan_each(const struct processes *p,
+               void (*each)(void *context, const struct os_process_change *process), void *context);
 
 #endif

@@ -46,6 +46,25 @@ static void tell(const struct processes *p, const struct known *known, bool star
     p->changed(p->changed_context, &change);
 }
 
+bool scan_each(const struct processes *p,
+               void (*each)(void *context, const struct os_process_change *process), void *context)
+{
+    for (size_t i = 0; i < p->known_count; i++)
+        if (!p->known[i].scanned)
+            return false;
+    for (size_t i = 0; each && i < p->known_count; i++) {
+        const struct known *known = &p->known[i];
+        struct os_process_change process = {.started = true,
+                                            .named = known->named,
+                                            .pid = known->pid,
+                                            .start_ticks = known->start_ticks,
+                                            .name = known->name};
+        if (!known->ignored)
+            each(context, &process);
+    }
+    return p->listed_us != 0 && !p->cut;
+}
+
 /* ---- listing ---- */
 
 /* A listing costs by the process (0.5 us and more for each). */

@@ -143,6 +143,16 @@ void os_counters_on_process(struct os_counters *c,
     c->changed_context = context;
 }
 
+bool os_counters_each_process(const struct os_counters *c,
+                              void (*each)(void *context, const struct os_process_change *process),
+                              void *context)
+{
+    (void)c;
+    (void)each;
+    (void)context;
+    return false;
+}
+
 size_t os_counters_want_io(struct os_counters *c, uint32_t *pids, size_t count)
 {
     (void)c;
