@@ -13,6 +13,7 @@
 #include "collector/authority.h"
 #include "collector/brake.h"
 #include "collector/dispatch.h"
+#include "collector/firings.h"
 #include "collector/groups.h"
 #include "collector/incident.h"
 #include "collector/partial.h"
@@ -48,6 +49,7 @@ static void on_second(uv_timer_t *timer)
     struct collector *c = timer->data;
     incidents_tick(c->incidents);
     groups_tick(c->groups);
+    firings_tick(c->firings);
     brake_tick(c->brake);
     rules_tick(c->rules);
     partials_tick(c->partials);
@@ -125,6 +127,8 @@ static int open_parts(struct collector *c, struct failure *f)
     if (!e)
         e = groups_open(&c->groups, c, f);
     if (!e)
+        e = firings_open(&c->firings, c, f);
+    if (!e)
         upload_forget_all(c);
     if (!e)
         e = pulse_open(&c->pulse, c->loop, (uint64_t)c->settings->loop_report_us, f);
@@ -136,6 +140,7 @@ static int open_parts(struct collector *c, struct failure *f)
 static void close_parts(struct collector *c)
 {
     store_close(c->store);
+    firings_close(c->firings);
     groups_close(c->groups);
     incidents_close(c->incidents);
     dispatch_close(c->dispatch);

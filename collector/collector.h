@@ -27,6 +27,7 @@ struct collector {
     struct partials *partials;
     struct incidents *incidents;
     struct groups *groups;
+    struct firings *firings;
     struct dispatch *dispatch;
     struct top *top;
     struct listener *listener;

@@ -321,7 +321,8 @@ static void capture(struct action *a, const trawl_v1_CaptureRequest *r)
     struct failure f;
     char text[96];
     put_cause(a, text, sizeof text);
-    struct incident_cause cause = {text, a->exception.group, a->exception.wall_us - MINUTE_US};
+    struct incident_cause cause = {text, a->exception.group, a->exception.wall_us - MINUTE_US,
+                                   NULL};
     if (!host || host->revoked || !s) {
         free(s);
         if (!host || host->revoked)

@@ -102,6 +102,7 @@ struct incident_cause {
     const char *text;
     const char *group; /* ID */
     int64_t from_us;   /* its window begins here, collector time */
+    const char *rule;  /* that fired; NULL: none */
 };
 /*
  * As incident_capture(), for an exception: request->exception names it, request->into an incident

@@ -99,6 +99,7 @@ static void fill_incident(struct incidents *incidents, const trawl_v1_CaptureReq
     text_copy(out->cause, sizeof(out->cause), cause->text);
     text_clean(out->cause); /* it may have been cut within a character */
     text_copy(out->group, sizeof(out->group), cause->group);
+    text_copy(out->rule, sizeof(out->rule), cause->rule ? cause->rule : "");
     text_copy(out->note, sizeof(out->note), request->note);
     out->from_us = out->created_us - (int64_t)request->last_us;
     if (cause->from_us && cause->from_us < out->from_us)

@@ -9,6 +9,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "collector/firings.h"
 #include "collector/groups.h"
 #include "collector/keys.h"
 #include "collector/top.h"
@@ -207,6 +208,39 @@ int ingest_block(struct collector *c, struct host *host, trawl_v1_CounterBlock *
     return e ? cannot_store(e, f) : 0;
 }
 
+/* ---- events ---- */
+
+/* A rule that fired is kept in a row of its own besides: without it, its event does not land. */
+struct keeping {
+    struct host *host;
+    uint32_t intake;
+};
+
+static void on_firing_kept(void *context, const struct failure *why)
+{
+    struct keeping *keeping = context;
+    if (why->code)
+        close_intake(keeping->host, keeping->intake);
+    free(keeping);
+}
+
+static int keep_firing(struct collector *c, struct host *host, const trawl_v1_Event *event)
+{
+    if (event->type != trawl_v1_EventType_RULE_FIRED || !event->rule[0] ||
+        event->firing.size != sizeof event->firing.bytes)
+        return 0;
+    if (host->intake_closed)
+        return ERR_BUSY;
+    struct keeping *keeping = malloc(sizeof *keeping);
+    if (!keeping)
+        return ERR_NOMEM;
+    *keeping = (struct keeping){host, host->intake};
+    int e = firings_keep(c->firings, event, on_firing_kept, keeping);
+    if (e)
+        free(keeping);
+    return e;
+}
+
 int ingest_event(struct collector *c, struct host *host, trawl_v1_Event *event, store_done_fn done,
                  void *context, struct failure *f)
 {
@@ -218,6 +252,7 @@ int ingest_event(struct collector *c, struct host *host, trawl_v1_Event *event, 
         return fail(f, ERR_INVALID, "event of an impossible time");
     text_clean(event->process);
     text_clean(event->text);
+    text_clean(event->rule);
     stamp(host, &event->skew_us, &event->skew_error_us);
     text_copy(event->host, sizeof(event->host), host->record.name);
     char part[KEYS_PARTITION_SIZE];
@@ -226,6 +261,8 @@ int ingest_event(struct collector *c, struct host *host, trawl_v1_Event *event, 
     struct buf value;
     buf_init(&value, STORE_VALUE_MAX);
     int e = codec_put_event(&value, event);
+    if (!e)
+        e = keep_firing(c, host, event);
     if (!e)
         e = land((struct landing){c, host, event->seq, true, done, context, 0}, part, &key,
                  buf_span(&value));

@@ -38,6 +38,8 @@ struct host {
     bool intake_closed;     /* until the agent announces itself again */
     uint64_t brake_no;      /* of the brake that it has said it goes by, in this session; 0: none */
     uint64_t rules_version; /* of the rules it was sent in this session; 0: none */
+    uint32_t rules_ordered; /* captures that rules had ordered since rules_hour_us */
+    int64_t rules_hour_us;
     bool revoked;
     char serial_hex[48]; /* of its certificate, for revocation */
 };

@@ -2,12 +2,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """Rules end to end: a file is kept by the collector or refused as a whole, each agent is told those that mean it, evaluates
 them by itself, and what fires becomes an incident with the evidence that the rule names. Each case has its control."""
+import datetime
 import os
-import time
+import signal
 
 import grpc
 
-from trawltest import TMP, Agent, Collector, FakeAgent, case, check, check_equal, main, pb, wait_for
+from trawltest import TMP, Agent, Collector, FakeAgent, case, check, check_equal, main, pb, start, wait_for
 
 c = Collector()
 admin, sre, developer = c.person("admin"), c.person("sre"), c.person("developer")
@@ -80,7 +81,7 @@ def a_bad_file_is_refused_with_its_line_and_the_old_one_stays():
                            (CACHE.replace("role=cache", "=cache"), "line"),
                            (CACHE.replace("limit 2/h", "limit 200/h"), "line 7"),
                            ("\n\nrule x on * when log /var/log/x has \"y\" then capture stacks limit 1/h", "line 3"),
-                           (CACHE * 300, "60 KiB")):
+                           (CACHE + "# " + "x" * 61440, "60 KiB")):
         done = sre.trawl("rules", "set", write(text), "--any-counter")
         check(done.returncode != 0 and sentence in done.stderr, done.stderr)
         check_equal(get(), before)
@@ -123,6 +124,191 @@ def a_long_file_comes_in_pieces_and_survives_the_collector():
     check_equal(len(told(fake, version).split()), len(text.split()) - 2)
     check_equal(sre.trawl("rules", "set", write(""), "--any-counter").returncode, 0)
     check_equal(told(fake, version + 1), "")
+
+
+# ---- real agents ----
+
+SWELL = """
+import mmap, signal, sys, time
+held = []
+def grow(*_):
+    held.append(mmap.mmap(-1, 120 << 20))
+    for at in range(0, 120 << 20, 4096):
+        held[0][at] = 1
+def shrink(*_):
+    held.pop().close()
+signal.signal(signal.SIGUSR1, grow)
+signal.signal(signal.SIGUSR2, shrink)
+while True:
+    time.sleep(0.1)
+"""
+RULE = """rule %s
+    on role=grow
+    when process.rss of swell > 100M until < 90M
+    for 3s
+    then capture triage,stacks,counters,events of swell
+    limit %s
+"""
+grower = stander = victim = None
+
+
+def swell():
+    """A process of this name, which grows and shrinks on a signal."""
+    name = os.path.join(TMP, "swell")
+    os.symlink(os.path.realpath("/usr/bin/python3"), name)
+    return start([name, write(SWELL, "swell.py")], os.path.join(TMP, "swell.log"))
+
+
+def agents():
+    """Two hosts alike; what the rule is about is on both, and grows on one of them only in the eyes of its rule."""
+    global grower, stander, victim
+    if not grower:
+        victim = swell()
+        grower = Agent(c, "grower", "--follow", "swell", role="grow", rack="r1").wait_online()
+        stander = Agent(c, "stander", "--follow", "swell", role="stand", rack="r1").wait_online()
+    return grower
+
+
+def said(agent, text):
+    with open(agent.log) as f:
+        return f.read().count(text)
+
+
+def give(text):
+    """The rules are set, and the agent has them."""
+    agents()
+    version = set_rules(text)
+    wait_for(lambda: said(grower, "for this host, version %d" % version), "the agent has version %d" % version)
+
+
+def events(kind, rule=None, host="grower"):
+    request = pb.EventsRequest(selector=host, from_us=0, to_us=1 << 60)
+    return [e for e in developer.many("Events", request, pb.Event) if e.type == kind and (not rule or e.rule == rule)]
+
+
+def incidents(rule):
+    rows = developer.many("Incidents", pb.IncidentsRequest(from_us=0, to_us=1 << 60), pb.Incident)
+    return [i for i in rows if i.rule == rule]
+
+
+def fires(rule, count, kind=pb.RULE_FIRED):
+    """The process grows, until this is the rule's count-th event of this kind; then it shrinks until the rule is over."""
+    over = len(events(pb.RULE_QUIET, rule))
+    os.kill(victim.pid, signal.SIGUSR1)
+    wait_for(lambda: len(events(kind, rule)) == count, "%s: %d of %s" % (rule, count, pb.EventType.Name(kind)), 40)
+    os.kill(victim.pid, signal.SIGUSR2)
+    wait_for(lambda: len(events(pb.RULE_QUIET, rule)) == over + 1, rule + " is over", 40)
+
+
+def ended(rule, count):
+    """The rule's incident, once this many captures of it have ended on the host."""
+    def all_ended():
+        found = incidents(rule)
+        if len(found) != 1 or not found[0].finished:
+            return None
+        targets = [p.target for p in developer.show(found[0].id) if p.WhichOneof("body") == "target"]
+        return found[0] if len([t for t in targets if t.host == "grower"]) == count else None
+    return wait_for(all_ended, "%d captures of %s have ended" % (count, rule), 60)
+
+
+@case
+def nothing_fires_while_the_condition_is_not_met():
+    give(RULE % ("swell", "2/h"))
+    request = pb.CountersRequest(names=["process.rss"], selector="grower", instance="swell", from_us=0, to_us=1 << 60)
+
+    def long_enough():
+        try:
+            return sum(len(s.values) for s in developer.many("Counters", request, pb.Samples)) >= 10
+        except grpc.RpcError as e:
+            check_equal(e.code(), grpc.StatusCode.NOT_FOUND)
+            return False
+    wait_for(long_enough, "10 samples of it", 40)
+    check_equal((events(pb.RULE_FIRED), incidents("swell")), ([], []))
+
+
+@case
+def a_rule_fires_and_its_evidence_is_gathered():
+    agents()
+    fires("swell", 1)
+    incident = ended("swell", 1)
+    check_equal(incident.cause, "rule swell fired on grower")
+    kinds = sorted({a.kind for a in developer.artifacts(incident.id) if a.sealed and a.host == "grower"})
+    check_equal(kinds, ["counters", "events", "stacks", "triage"])
+    check_equal({a.process for a in developer.artifacts(incident.id) if a.kind == "stacks"}, {"swell"})
+    event = events(pb.RULE_FIRED, "swell")[0]
+    check("swell process.rss" in event.text and "> 100 MiB" in event.text, event.text)
+    check(abs(event.wall_us - incident.created_us) < 5000000, "at once")
+    check_equal(events(pb.RULE_FIRED, host="stander"), [])
+
+
+@case
+def the_limit_holds_over_the_death_of_agent_and_collector():
+    agents()
+    fires("swell", 2)
+    ended("swell", 2)
+    grower.kill()
+    c.kill()
+    c.start()
+    for person in (admin, sre, developer):
+        person.reconnect()
+    grower.start()
+    grower.wait_online()
+    fires("swell", 1, pb.RULE_SUPPRESSED)
+    check_equal(len(events(pb.RULE_FIRED, "swell")), 2)
+    check_equal(len([t for t in developer.show(incidents("swell")[0].id) if t.WhichOneof("body") == "target"]), 2)
+
+
+@case
+def what_fires_while_the_collector_is_away_is_told_later():
+    give(RULE % ("away", "2/h"))
+    c.kill()
+    os.kill(victim.pid, signal.SIGUSR1)
+    wait_for(lambda: said(grower, "rule away: "), "it fires by itself", 40)
+    grower.kill()  # and what it knows of it is in the ring
+    os.kill(victim.pid, signal.SIGUSR2)
+    c.start()
+    for person in (admin, sre, developer):
+        person.reconnect()
+    grower.start()
+    incident = ended("away", 1)
+    check_equal(len(events(pb.RULE_FIRED, "away")), 1)
+    check(incident.from_us < events(pb.RULE_FIRED, "away")[0].wall_us, "the incident's window has the moment in it")
+
+
+@case
+def peers_give_what_they_saw():
+    agents()
+    stander.wait_online()
+    give((RULE % ("together", "2/h")) + "    peers rack\n")
+    fires("together", 1)
+    incident = ended("together", 1)
+    targets = {p.target.host: p.target.state for p in developer.show(incident.id) if p.WhichOneof("body") == "target"}
+    check_equal(sorted(targets), ["grower", "stander"])
+    kinds = {a.kind for a in developer.artifacts(incident.id) if a.sealed and a.host == "stander"}
+    check({"counters", "events"} <= kinds, kinds)
+
+
+def fired(path):
+    rows = developer.trawl_json("rules", "test", path, "--last", "10m")
+    return sorted((r["host"], datetime.datetime.fromisoformat(r["time"].replace("Z", "+00:00")).timestamp())
+                  for r in rows if r["verdict"] == "fires")
+
+
+@case
+def test_tells_what_really_happened():
+    agents()
+    path = write(RULE % ("together", "20/h"))
+    done = developer.trawl("rules", "test", path, "--last", "10m", "-l", "rack=r1")
+    check_equal(done.returncode, 0, done.stderr)
+    check("would have fired" in done.stderr and "of 2 hosts" in done.stderr, done.stderr)
+    happened = sorted(e.wall_us / 1e6 for rule in ("swell", "away", "together") for e in events(pb.RULE_FIRED, rule))
+    replayed = fired(path)
+    check_equal(len(happened), 4)
+    check_equal({host for host, _ in replayed}, {"grower"})
+    check_equal(len(replayed), 4)
+    for (_, at), real in zip(replayed, happened):
+        check(abs(at - real) < 0.5, "%.3f in the replay, %.3f in truth" % (at, real))
+    check_equal(fired(write((RULE % ("together", "20/h")).replace("100M", "900M").replace("90M", "800M"))), [])
 
 
 main()
