@@ -42,12 +42,22 @@ static void fill_common(const trawl_v1_Event *event, const char *host, const cha
     memcpy(r->request_id.bytes, event->firing.bytes, sizeof r->request_id.bytes);
 }
 
+/* What is told of a process that may have ended: another of its name is in its place. */
+static bool may_have_ended(const struct rule *rule)
+{
+    for (uint32_t i = 0; i < rule->term_count; i++)
+        if (rule->terms[i].kind == RULE_EXCEPTION || rule->terms[i].kind == RULE_RESTARTED ||
+            rule->terms[i].kind == RULE_NOT_RUNNING)
+            return true;
+    return false;
+}
+
 static void choose_process(const trawl_v1_Event *event, const struct rule *rule,
                            trawl_v1_CaptureRequest *r)
 {
     if (rule->of[0])
         text_copy(r->process.name, sizeof r->process.name, rule->of);
-    else if (event->pid)
+    else if (event->pid && !(event->process[0] && may_have_ended(rule)))
         r->process.pid = event->pid;
     else
         text_copy(r->process.name, sizeof r->process.name, event->process);
