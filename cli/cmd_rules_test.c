@@ -106,7 +106,7 @@ static int gather_names(const struct rule_set *set, struct names *names)
 static int ask_counters(struct testing *t, const char *selector, struct failure *f)
 {
     trawl_v1_CountersRequest *request = calloc(1, sizeof *request);
-    struct names names = {NULL};
+    struct names names = {.list = NULL};
     struct buf wire;
     int r = request ? gather_names(t->set, &names) : ERR_NOMEM;
     buf_init(&wire, WIRE_LIMIT);

@@ -263,6 +263,7 @@ void render_incident_members(struct jsonl *j, const trawl_v1_Incident *incident)
     jsonl_u64(j, "for_us", incident->for_us);
     jsonl_time(j, "at", incident->at_us);
     jsonl_str(j, "group", incident->group);
+    jsonl_str(j, "rule", incident->rule);
 }
 
 void render_target_members(struct jsonl *j, const trawl_v1_Target *target)
@@ -334,6 +335,8 @@ static void render_event_members(struct jsonl *j, const trawl_v1_Event *event)
     jsonl_str(j, "process", event->process);
     jsonl_u64(j, "pid", event->pid);
     jsonl_str(j, "text", event->text);
+    if (event->rule[0])
+        jsonl_str(j, "rule", event->rule);
 }
 
 int render_incident_json(struct buf *out, const trawl_v1_Incident *incident)

@@ -5,6 +5,7 @@ them by itself, and what fires becomes an incident with the evidence that the ru
 import datetime
 import os
 import signal
+import time
 
 import grpc
 
@@ -12,7 +13,7 @@ from trawltest import TMP, Agent, Collector, FakeAgent, case, check, check_equal
 
 c = Collector()
 admin, sre, developer = c.person("admin"), c.person("sre"), c.person("developer")
-fake = FakeAgent(c, "fake", role="cache").connect()
+fake = FakeAgent(c, "fake", on_order=lambda agent, order: agent.verdict(order, pb.DONE, 2), role="cache").connect()
 other = FakeAgent(c, "other", role="web").connect()
 
 CACHE = """# look before the kernel does
@@ -124,6 +125,76 @@ def a_long_file_comes_in_pieces_and_survives_the_collector():
     check_equal(len(told(fake, version).split()), len(text.split()) - 2)
     check_equal(sre.trawl("rules", "set", write(""), "--any-counter").returncode, 0)
     check_equal(told(fake, version + 1), "")
+
+
+def fire(agent, rule, seq, firing):
+    agent.send(event=pb.Event(seq=seq, type=pb.RULE_FIRED, wall_us=int(time.time() * 1e6), text="rule %s: said so" % rule,
+                              rule=rule, firing=firing))
+
+
+def rule_incidents():
+    rows = developer.many("Incidents", pb.IncidentsRequest(from_us=0, to_us=1 << 60), pb.Incident)
+    return [i for i in rows if i.rule]
+
+
+def rule_targets(host):
+    return [p.target for i in rule_incidents() for p in developer.show(i.id)
+            if p.WhichOneof("body") == "target" and p.target.host == host]
+
+
+def restart():
+    c.kill()
+    c.start()
+    for person in (admin, sre, developer):
+        person.reconnect()
+
+
+@case
+def each_firing_is_captured_once_over_kills_of_the_collector():
+    set_rules(CACHE)
+    fake.events = 0
+    for seq in range(1, 9):
+        firing = os.urandom(16)
+        fire(fake, "redis-memory", seq, firing)
+        if seq % 2:  # from the moment when it has taken nothing in to that when all is done
+            time.sleep(0.002 * seq)
+        else:
+            wait_for(lambda: fake.events >= seq or len(rule_targets("fake")) >= seq, "it is known")
+        restart()
+        fake.channel.close()
+        fake.reader.join(10)
+        fake.last_order = 0  # an order whose end was not told is done again
+        fake.connect()
+        while fake.welcome.last_event < seq and fake.events < seq:
+            fire(fake, "redis-memory", seq, firing)
+            wait_for(lambda: fake.events >= seq, "firing %d is acknowledged" % seq)
+        wait_for(lambda: len(rule_targets("fake")) >= seq, "firing %d is ordered" % seq)
+    wait_for(lambda: all(t.state == pb.DONE for t in rule_targets("fake")), "all is done")
+    check_equal((len(rule_targets("fake")), len(rule_incidents()), len(set(o.order for o in fake.orders))), (8, 1, 8))
+    check_equal({tuple(o.what) for o in fake.orders}, {("triage", "stacks")})
+
+
+@case
+def an_agent_has_nothing_captured_that_no_rule_of_its_host_says():
+    other.connect()
+    before = len(rule_targets("other"))
+    for seq, rule in ((1, "redis-memory"), (2, "nobody-wrote-this")):
+        fire(other, rule, seq, os.urandom(16))
+    other.event("behind them", 3)
+    wait_for(lambda: other.events >= 3, "all is stored")
+    wait_for(lambda: c.logged("rule 'nobody-wrote-this' fired on 'other', and nothing is captured"), "it is said")
+    check_equal((len(rule_targets("other")), other.orders), (before, []))
+
+
+@case
+def a_host_is_captured_by_rules_so_often_in_an_hour_at_most():
+    before = len(rule_targets("fake"))
+    for seq in range(100, 180):
+        fire(fake, "redis-memory", seq, os.urandom(16))
+    wait_for(lambda: fake.events >= 179, "all is stored")
+    wait_for(lambda: c.logged("rules had it captured 64 times in this hour already"), "it is said")
+    wait_for(lambda: len(rule_targets("fake")) > before + 60, "those before are ordered")
+    check(len(rule_targets("fake")) - before <= 64, "no more than that")
 
 
 # ---- real agents ----
