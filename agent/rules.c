@@ -196,8 +196,9 @@ static void take_incoming(struct rules *rules)
              (unsigned long long)rules->version);
 }
 
-void rules_piece(struct rules *rules, const trawl_v1_RulePiece *piece)
+void rules_piece(void *context, const trawl_v1_RulePiece *piece)
 {
+    struct rules *rules = context;
     if (piece->no == 0) {
         buf_clear(&rules->incoming);
         rules->incoming_version = piece->version;

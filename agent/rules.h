@@ -30,11 +30,11 @@ struct rules_settings { /* all borrowed */
 int rules_open(struct rules **out, const struct rules_settings *settings, struct failure *f);
 void rules_close(struct rules *rules); /* NULL is fine */
 
-/* From the collector. Rules that cannot be read are said, and the old ones stay. */
-void rules_piece(struct rules *rules, const trawl_v1_RulePiece *piece);
 /* Each second, when the sampler's values are in. */
 void rules_second(struct rules *rules);
-/* `context` is the struct rules. */
+/* Of these `context` is the struct rules. From the collector: what cannot be read is said, and the
+ * old rules stay. */
+void rules_piece(void *context, const trawl_v1_RulePiece *piece);
 void rules_on_process(void *context, const struct os_process_change *change);
 void rules_on_exception(void *context, const trawl_v1_Exception *exception);
 

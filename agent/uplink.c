@@ -384,7 +384,7 @@ static void on_rules(void *context, const trawl_v1_RulePiece *piece)
 {
     struct uplink *u = context;
     if (u->settings.rules)
-        rules_piece(u->settings.rules, piece);
+        u->settings.rules(u->settings.rules_context, piece);
 }
 
 static void on_session_ended(void *context, const struct failure *why)

@@ -10,7 +10,6 @@
 #include <uv.h>
 
 #include "agent/events.h"
-#include "agent/rules.h"
 #include "agent/sampler.h"
 #include "agent/state.h"
 #include "agent/uplink_session.h"
@@ -26,7 +25,8 @@ struct uplink_settings {
     struct capture *capture;
     struct events *events;
     struct sampler *sampler;
-    struct rules *rules;
+    void (*rules)(void *context, const trawl_v1_RulePiece *piece); /* may be NULL */
+    void *rules_context;
     const struct uplink_profile *profile;
     uint64_t epoch;
     uint64_t upload_bytes_per_s;
