@@ -1,8 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * How a capture comes into being: an incident to hold it, its targets, then everything committed
- * before anyone is told. Invariant: a creation that fails leaves nothing of itself in memory.
- * Called through incident_capture() by ops_incidents.c.
+ * before anyone is told. Invariants: a creation that fails leaves nothing of itself in memory; in
+ * the store an incident is open before there is a capture that was added to it, and a new one is
+ * not there before its capture is, so that a collector killed in between either goes on with the
+ * capture or never had it. Called through incident_capture() by ops_incidents.c.
  */
 #include "collector/incident_store.h"
 
@@ -19,6 +21,7 @@ struct creation {
     struct capture *capture;
     bool fresh;    /* the incident was made for it */
     bool finished; /* what the incident was before */
+    bool halfway;  /* of incident and capture, one is stored */
     store_done_fn done;
     void *context;
 };
@@ -37,6 +40,8 @@ static void abandon(struct incidents *incidents, struct incident *incident, stru
         incident_free(incident);
     } else if (finished) {
         incident->record.finished = true;
+        (void)incident_store_put(incidents, incident, NULL,
+                                 NULL); /* else the next start finds it */
         incident_tell(incident);
     } else {
         (void)incident_store_summarise(incidents, incident); /* part of it may be stored */
@@ -44,9 +49,8 @@ static void abandon(struct incidents *incidents, struct incident *incident, stru
     }
 }
 
-static void on_incident_stored(void *context, const struct failure *why)
+static void on_created(struct creation *creation, const struct failure *why)
 {
-    struct creation *creation = context;
     struct incidents *incidents = creation->incidents;
     struct capture *capture = creation->capture;
     if (why->code) {
@@ -63,18 +67,28 @@ static void on_incident_stored(void *context, const struct failure *why)
     free(creation);
 }
 
-static void on_capture_stored(void *context, const struct failure *why)
+static void on_stored(void *context, const struct failure *why);
+
+/* A new incident comes after its capture, another one before it. */
+static int store_half(struct creation *c)
+{
+    if (c->fresh == c->halfway)
+        return incident_store_put(c->incidents, c->incident, on_stored, c);
+    return incident_store_put_capture(c->incidents, c->capture, on_stored, c);
+}
+
+static void on_stored(void *context, const struct failure *why)
 {
     struct creation *creation = context;
     struct failure f = *why;
-    if (!f.code) {
-        int e = incident_store_put(creation->incidents, creation->incident, on_incident_stored,
-                                   creation);
+    if (!f.code && !creation->halfway) {
+        creation->halfway = true;
+        int e = store_half(creation);
         if (!e)
             return;
         fail(&f, e, "the collector cannot store now: %s", err_text(e));
     }
-    on_incident_stored(creation, &f);
+    on_created(creation, &f);
 }
 
 static void new_id(char *out, size_t size_bytes, int64_t at_us)
@@ -193,8 +207,14 @@ static int begin(struct incidents *incidents, const trawl_v1_CaptureRequest *req
         capture->expires_us = incidents_now_us(incidents) + (int64_t)request->expire_us;
         incident->record.expires_us = capture->expires_us;
         incident->record.finished = false;
-        *creation = (struct creation){incidents, incident, capture, fresh, finished, done, context};
-        e = incident_store_put_capture(incidents, capture, on_capture_stored, creation);
+        *creation = (struct creation){.incidents = incidents,
+                                      .incident = incident,
+                                      .capture = capture,
+                                      .fresh = fresh,
+                                      .finished = finished,
+                                      .done = done,
+                                      .context = context};
+        e = store_half(creation);
     }
     if (e) {
         free(creation);

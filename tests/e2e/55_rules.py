@@ -217,7 +217,7 @@ RULE = """rule %s
     on role=grow
     when process.rss of swell > 100M until < 90M
     for 3s
-    then capture triage,stacks,counters,events of swell
+    then capture triage,stacks0,counters,events of swell
     limit %s
 """
 grower = stander = victim = None
@@ -304,9 +304,9 @@ def a_rule_fires_and_its_evidence_is_gathered():
     incident = ended("swell", 1)
     check_equal(incident.cause, "rule swell fired on grower")
     kinds = sorted({a.kind for a in developer.artifacts(incident.id) if a.sealed and a.host == "grower"})
-    check_equal(kinds, ["counters", "events", "stacks", "triage"],
+    check_equal(kinds, ["counters", "events", "stacks0", "triage"],
                 str([(t.host, t.reason) for t in developer.targets(incident.id).values()]))
-    check_equal({a.process for a in developer.artifacts(incident.id) if a.kind == "stacks"}, {"swell"})
+    check_equal({a.process for a in developer.artifacts(incident.id) if a.kind == "stacks0"}, {"swell"})
     event = events(pb.RULE_FIRED, "swell")[0]
     check("swell process.rss" in event.text and "> 100 MiB" in event.text, event.text)
     check(abs(event.wall_us - incident.created_us) < 5000000, "at once")
